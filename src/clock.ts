@@ -1,0 +1,46 @@
+/** A task that will run once unless it is cancelled. Cancelling twice, or after it ran, does nothing. */
+export interface Timer {
+  cancel(): void
+}
+
+/** All time in Holdfast comes through this port, so that tests can own it. Milliseconds throughout. */
+export interface Clock {
+  /** Never goes back; counts the time that the process was stopped or the machine asleep. Its zero means nothing. */
+  now(): number
+  /** Runs `task` once, no earlier than `ms` from now. The process may exit before that, unless `keepAlive`. */
+  after(ms: number, task: () => void, keepAlive?: boolean): Timer
+}
+
+/** A wall clock that gains more than this on the monotonic one was asleep, or was set forward. */
+const JUMP_MS = 1_000
+
+// setTimeout fires at once for anything longer.
+const LONGEST_TIMER_MS = 2 ** 31 - 1
+
+/**
+ * Linux does not count a suspended machine's sleep in its monotonic clock, and a session that slept for an hour is as
+ * dead as one that idled for an hour: what the wall clock gained is added. A clock set forward looks the same, and costs
+ * no more than a ping for each idle session.
+ */
+function createSystemClock(): Clock {
+  let slept = 0
+  let offset = Date.now() - performance.now()
+  return {
+    now() {
+      const monotonic = performance.now()
+      const gained = Date.now() - monotonic - offset
+      if (gained > JUMP_MS || gained < -JUMP_MS) {
+        offset += gained
+        if (gained > 0) slept += gained
+      }
+      return monotonic + slept
+    },
+    after(ms, task, keepAlive = false) {
+      const handle = setTimeout(task, Math.min(Math.max(0, ms), LONGEST_TIMER_MS))
+      if (!keepAlive) handle.unref()
+      return { cancel: () => clearTimeout(handle) }
+    },
+  }
+}
+
+export const systemClock: Clock = createSystemClock()

@@ -1,0 +1,91 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import { cwd } from 'node:process'
+import { pathToFileURL } from 'node:url'
+import { HoldfastError } from '../errors.js'
+
+export type DriverName = 'mysql2' | 'mariadb'
+
+export interface InstalledDriver {
+  readonly name: DriverName
+  readonly version: string
+  /** The module that the application gets too when it imports the driver. */
+  load<Module>(): Promise<Module>
+}
+
+const MINIMUM: Readonly<Record<DriverName, string>> = { mysql2: '3.0.0', mariadb: '3.0.0' }
+
+const ENTRY: Readonly<Record<DriverName, string>> = { mysql2: '.', mariadb: './callback' }
+
+/**
+ * The driver of that name, or the one that is installed: mysql2 when both are. Looks where this package stands, then in
+ * the working directory. Throws OPTION_INVALID, with what to type, when there is none or when it is too old.
+ */
+export function installedDriver(name?: DriverName): InstalledDriver {
+  for (const each of name ? [name] : (['mysql2', 'mariadb'] as const)) {
+    const folder = folderOf(each)
+    if (folder) return driverIn(folder, each)
+  }
+  if (name) throw new HoldfastError('OPTION_INVALID', `the driver ${name} is not installed: npm install ${name}`)
+  throw new HoldfastError('OPTION_INVALID', 'no driver is installed: npm install mysql2 (or: npm install mariadb)')
+}
+
+function driverIn(folder: string, name: DriverName): InstalledDriver {
+  const manifest = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as Manifest
+  const { version } = manifest
+  if (isBefore(version, MINIMUM[name])) {
+    throw new HoldfastError('OPTION_INVALID', `${name} ${version} is too old: npm install ${name}@latest (Holdfast needs ${MINIMUM[name]} or later)`)
+  }
+  const entry = pathToFileURL(join(folder, entryOf(manifest, ENTRY[name]))).href
+  return { name, version, load: () => load(entry) }
+}
+
+async function load<Module>(entry: string): Promise<Module> {
+  const module = (await import(entry)) as Module & { readonly default?: Module }
+  return 'createConnection' in (module as object) ? module : (module.default ?? module)
+}
+
+interface Manifest {
+  readonly name: string
+  readonly version: string
+  readonly main?: string
+  readonly exports?: unknown
+}
+
+/** mariadb does not export its package.json, so the folder is found upwards from its main file. */
+function folderOf(name: DriverName): string | undefined {
+  for (const from of [import.meta.url, pathToFileURL(join(cwd(), 'package.json')).href]) {
+    try {
+      let folder = dirname(createRequire(from).resolve(name))
+      while (!isPackage(folder, name) && dirname(folder) !== folder) folder = dirname(folder)
+      if (isPackage(folder, name)) return folder
+    } catch {
+      // not to be had from there
+    }
+  }
+  return undefined
+}
+
+function isPackage(folder: string, name: string): boolean {
+  const file = join(folder, 'package.json')
+  return existsSync(file) && (JSON.parse(readFileSync(file, 'utf8')) as Manifest).name === name
+}
+
+/** What `import` would take: the ES module where there is one, so that its classes are the application's own. */
+function entryOf({ exports, main }: Manifest, subpath: string): string {
+  let target: unknown = exports
+  if (typeof target === 'object' && target !== null && subpath in target) target = (target as Record<string, unknown>)[subpath]
+  else if (subpath !== '.') return `${subpath}.js`
+  while (typeof target === 'object' && target !== null) {
+    const conditions = target as Record<string, unknown>
+    target = conditions['node'] ?? conditions['import'] ?? conditions['default'] ?? conditions['require']
+  }
+  return typeof target === 'string' ? target : (main ?? 'index.js')
+}
+
+function isBefore(version: string, minimum: string): boolean {
+  const [a, b] = [version, minimum].map((each) => each.split(/[.-]/, 3).map(Number)) as [number[], number[]]
+  const at = b.findIndex((part, index) => part !== a[index])
+  return at >= 0 && (a[at] ?? 0) < (b[at] ?? 0)
+}

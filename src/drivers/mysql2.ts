@@ -1,0 +1,155 @@
+import type { Permit } from '../budget.js'
+import { systemClock, type Clock } from '../clock.js'
+import type { Driver, Result, Row, Server, Session, Statement } from '../driver.js'
+import type { ConnectConfig } from './config.js'
+import { connectWith, type Connector } from './connect.js'
+import { installedDriver } from './installed.js'
+import type { Rows } from './rows.js'
+import { DriverSession, type Done } from './session.js'
+import { sslOf } from './ssl.js'
+import type { Wire } from './wire.js'
+
+/**
+ * Prepared statements that one session keeps. mysql2's own 16 000 would let a single session take nearly all that the
+ * server has for everybody (max_prepared_stmt_count, 16 382), and then every client gets 1461.
+ */
+const PREPARED_STATEMENTS = 200
+
+/** What we call of mysql2. */
+interface Mysql2 {
+  createConnection(options: Record<string, unknown>): Connection
+}
+
+interface Connection {
+  readonly threadId: number
+  connect(done: (error?: unknown) => void): void
+  on(event: 'error', listener: (error: unknown) => void): void
+  query(sql: string, values: unknown, done: Done): unknown
+  query(options: { sql: string; values: unknown }): Command
+  execute(sql: string, values: unknown, done: Done): unknown
+  execute(options: { sql: string; values: unknown }): Command
+  ping(done: Done): void
+  reset(done: Done): void
+}
+
+interface Command {
+  on(event: 'result', listener: (row: Row, index: number | undefined) => void): this
+  on(event: 'error', listener: (error: unknown) => void): this
+  on(event: 'end', listener: () => void): this
+}
+
+interface Ok {
+  readonly affectedRows: number
+  /** A string beyond 2^53, negative beyond 2^63. */
+  readonly insertId: number | string
+  readonly warningStatus: number
+}
+
+export function mysql2Driver(config: ConnectConfig, clock: Clock = systemClock): Driver {
+  const connector = loadConnector(config, clock)
+  connector.catch(() => {}) // told by connect
+  return {
+    name: 'mysql2',
+    connect: (_permit: Permit, signal: AbortSignal): Promise<Session> => connectWith(connector, config, signal),
+  }
+}
+
+async function loadConnector(config: ConnectConfig, clock: Clock): Promise<Connector> {
+  const mysql2 = await installedDriver('mysql2').load<Mysql2>()
+  const options = optionsOf(config)
+  return {
+    isAnswer,
+    start(wire, password, done) {
+      const connection = mysql2.createConnection({ ...options, password, stream: () => wire.socket })
+      // One stays for good: mysql2 emits what no command is there to take, and an 'error' that nobody hears is thrown.
+      connection.on('error', () => {})
+      connection.connect(done)
+      return (server) => new Mysql2Session(connection, wire, server, clock)
+    },
+  }
+}
+
+function optionsOf(config: ConnectConfig): Record<string, unknown> {
+  const { host, port, socketPath, user, database, charset, timezone, ssl, connectAttributes, driverOptions } = config
+  const { connectAttributes: own, ...options } = driverOptions ?? {}
+  return {
+    ...defined({ host, port, socketPath, user, database, charset, timezone, ssl: sslOf(ssl) }),
+    supportBigNumbers: true,
+    maxPreparedStatements: PREPARED_STATEMENTS,
+    ...options,
+    connectAttributes: { ...connectAttributes, ...(own as object | undefined) },
+    // Time is the pool's.
+    connectTimeout: 0,
+  }
+}
+
+class Mysql2Session extends DriverSession {
+  readonly #connection: Connection
+
+  constructor(connection: Connection, wire: Wire, server: Server, clock: Clock) {
+    super(wire, connection.threadId, server, clock)
+    this.#connection = connection
+  }
+
+  protected send(statement: Statement, done: Done): void {
+    if (statement.prepare) this.#connection.execute(statement.sql, statement.values, done)
+    else this.#connection.query(statement.sql, statement.values, done)
+  }
+
+  protected flow({ sql, values, prepare }: Statement, rows: Rows, done: Done): void {
+    const command = prepare ? this.#connection.execute({ sql, values }) : this.#connection.query({ sql, values })
+    command
+      // A statement's OK comes as a 'result' too, without the number of a row set.
+      .on('result', (row, index) => {
+        if (index !== undefined) rows.push(row)
+      })
+      .on('error', done)
+      .on('end', () => done())
+  }
+
+  protected sendPing(done: Done): void {
+    this.#connection.ping(done)
+  }
+
+  protected sendReset(done: Done): void {
+    this.#connection.reset(done)
+  }
+
+  protected result(rows: unknown, fields: unknown): Result {
+    return resultOf(rows, fields)
+  }
+
+  protected isAnswer(error: unknown): boolean {
+    return isAnswer(error)
+  }
+}
+
+/** mysql2 puts the SQLSTATE on the error of an ERR packet, and on no other. */
+function isAnswer(error: unknown): boolean {
+  return error instanceof Error && 'sqlState' in error && 'errno' in error && typeof error.errno === 'number' && error.errno > 0
+}
+
+/** `fields` is a list of columns for rows, nothing for an OK, and a list of those two for several results. */
+function resultOf(rows: unknown, fields: unknown): Result {
+  if (!Array.isArray(fields)) return okOf(rows as Ok)
+  const first: unknown = fields[0]
+  if (first !== undefined && !Array.isArray(first)) return { rows: rows as Row[], fields, affectedRows: 0, insertId: 0, warnings: 0 }
+  const results = (rows as unknown[]).map((each, index) => resultOf(each, fields[index]))
+  const main = results.find((each) => each.fields.length > 0) ?? results[0] ?? okOf(undefined)
+  return { ...main, results }
+}
+
+function okOf(ok: Ok | undefined): Result {
+  const { affectedRows = 0, insertId = 0, warningStatus = 0 } = ok ?? {}
+  return {
+    rows: [],
+    fields: [],
+    affectedRows,
+    insertId: typeof insertId === 'string' ? BigInt.asUintN(64, BigInt(insertId)) : insertId,
+    warnings: warningStatus,
+  }
+}
+
+function defined(options: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
+}

@@ -1,0 +1,40 @@
+import type { Server } from '../driver.js'
+
+const HEADER_BYTES = 4
+const PROTOCOL_VERSION = 10
+const CLIENT_SSL = 0x800
+
+/** What the server said in an ERR packet that we read ourselves. */
+export class ServerError extends Error {
+  override readonly name = 'ServerError'
+  readonly errno: number
+  readonly sqlState: string
+  readonly sqlMessage: string
+
+  constructor(errno: number, sqlState: string, message: string) {
+    super(message)
+    this.errno = errno
+    this.sqlState = sqlState
+    this.sqlMessage = message
+  }
+}
+
+/** Of an ERR packet with its header (number 2, '#' and SQLSTATE 6, text); the state is missing before the handshake. */
+export function errorOf(packet: Buffer): ServerError {
+  const end = Math.min(packet.length, HEADER_BYTES + packet.readUIntLE(0, 3))
+  const errno = packet.readUInt16LE(5)
+  const hasState = packet[7] === '#'.charCodeAt(0)
+  return new ServerError(errno, hasState ? packet.toString('latin1', 8, 13) : '', packet.toString('utf8', hasState ? 13 : 7, end))
+}
+
+/** Of Protocol::HandshakeV10. Undefined until all that is of interest has come, or when it is something else. */
+export function greetingOf(packet: Buffer): { readonly server: Server; readonly offersTls: boolean } | undefined {
+  const versionEnd = packet.indexOf(0, HEADER_BYTES + 1)
+  // After the version and its zero: thread id (4), first part of the nonce (8), a zero, the lower half of the capabilities (2).
+  const capabilities = versionEnd + 14
+  if (packet[HEADER_BYTES] !== PROTOCOL_VERSION || versionEnd < 0 || packet.length < capabilities + 2) return undefined
+  // MariaDB before 11 puts a version of MySQL's that replicas understand before its own.
+  const version = packet.toString('latin1', HEADER_BYTES + 1, versionEnd).replace(/^5\.5\.5-(?=\d+\.\d+\.\d+-)/, '')
+  const flavour = /mariadb/i.test(version) ? 'mariadb' : 'mysql'
+  return { server: { flavour, version }, offersTls: (packet.readUInt16LE(capabilities) & CLIENT_SSL) !== 0 }
+}

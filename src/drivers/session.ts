@@ -1,0 +1,202 @@
+import type { Clock } from '../clock.js'
+import type { Result, RowStream, Server, Session, Statement } from '../driver.js'
+import { classify, type Evidence, type ServerTraits } from '../faults/classify.js'
+import { Fault } from '../faults/fault.js'
+import { Rows } from './rows.js'
+import type { Wire } from './wire.js'
+
+/** How a driver reports: an error, or what it got. */
+export type Done = (error?: unknown, rows?: unknown, fields?: unknown) => void
+
+/** What the statement that runs now leads to. */
+interface Outcome {
+  readonly sql: string | undefined
+  readonly reject: (fault: Fault) => void
+  readonly resolve: (rows: unknown, fields: unknown) => void
+}
+
+/**
+ * A session over a driver's connection. It knows nothing of the driver but four verbs, and trusts it with nothing but the
+ * protocol: whether a statement was sent, whether the connection lives and when it is gone are read off the wire. However
+ * often the driver calls back, and also if it never does, a statement settles once.
+ */
+export abstract class DriverSession implements Session {
+  readonly threadId: number
+  readonly server: Server
+  readonly ended: Promise<Error | undefined>
+  readonly pipelines: boolean = false
+  /** What the pool has learned of the server, for the classification of failures. */
+  traits: ServerTraits | undefined
+  protected readonly wire: Wire
+  readonly #clock: Clock
+  #outcome: Outcome | undefined
+  #writtenBefore = 0
+  #isLeaving = false
+  #closing: Promise<void> | undefined
+  #tellEnded!: (reason: Error | undefined) => void
+
+  constructor(wire: Wire, threadId: number, server: Server, clock: Clock) {
+    this.wire = wire
+    this.threadId = threadId
+    this.server = server
+    this.#clock = clock
+    this.ended = new Promise((resolve) => (this.#tellEnded = resolve))
+    wire.rest()
+    if (wire.isClosed) this.#wireClosed()
+    else wire.onClosed = () => this.#wireClosed()
+  }
+
+  get alive(): boolean {
+    return this.wire.alive && !this.#isLeaving
+  }
+
+  query(statement: Statement): Promise<Result> {
+    return new Promise((resolve, reject) => {
+      const outcome: Outcome = { sql: statement.sql, reject, resolve: (rows, fields) => resolve(this.result(rows, fields)) }
+      if (!this.#begin(outcome)) return
+      try {
+        this.send(statement, this.#done)
+      } catch (error) {
+        this.#done(error)
+      }
+    })
+  }
+
+  stream(statement: Statement): RowStream {
+    const rows = new Rows(this.wire)
+    const outcome: Outcome = {
+      sql: statement.sql,
+      reject: (fault) => rows.finish(fault.session === 'usable', fault),
+      resolve: () => rows.finish(true),
+    }
+    if (!this.#begin(outcome)) return rows
+    try {
+      this.flow(statement, rows, this.#done)
+    } catch (error) {
+      this.#done(error)
+    }
+    return rows
+  }
+
+  ping(): Promise<void> {
+    return this.#command((done) => this.sendPing(done))
+  }
+
+  reset(): Promise<void> {
+    return this.#command((done) => this.sendReset(done))
+  }
+
+  close(withinMs: number): Promise<void> {
+    this.#closing ??= new Promise((resolve) => {
+      const timer = this.#clock.after(withinMs, () => this.destroy(), true)
+      void this.ended.then(() => {
+        timer.cancel()
+        resolve()
+      })
+      if (!this.wire.alive) return
+      this.#isLeaving = true
+      this.wire.hold(true)
+      this.wire.sayGoodbye()
+    })
+    return this.#closing
+  }
+
+  destroy(): void {
+    this.#isLeaving = true
+    this.wire.sever()
+  }
+
+  hold(on: boolean): void {
+    this.wire.hold(on)
+  }
+
+  /** Sends a statement and collects the whole result. May throw for arguments that it does not take. */
+  protected abstract send(statement: Statement, done: Done): void
+  /** Sends a statement and pushes its rows; `done` when the server is done. */
+  protected abstract flow(statement: Statement, rows: Rows, done: Done): void
+  protected abstract sendPing(done: Done): void
+  protected abstract sendReset(done: Done): void
+  /** What the driver gave to `done`, in our words. */
+  protected abstract result(rows: unknown, fields: unknown): Result
+  /** Whether the error is an ERR packet, rather than the driver's own. */
+  protected abstract isAnswer(error: unknown): boolean
+
+  #command(run: (done: Done) => void): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (!this.#begin({ sql: undefined, reject, resolve: () => resolve() })) return
+      try {
+        run(this.#done)
+      } catch (error) {
+        this.#done(error)
+      }
+    })
+  }
+
+  #begin(outcome: Outcome): boolean {
+    if (this.#outcome) outcome.reject(new Fault('client', 'usable', 'none', new Error('this session is at work on another statement')))
+    else if (!this.alive) outcome.reject(new Fault('lost', 'lost', 'none', this.#reason() ?? new Error('this session was closed before')))
+    else {
+      this.#outcome = outcome
+      this.#writtenBefore = this.wire.written
+      return true
+    }
+    return false
+  }
+
+  readonly #done: Done = (error, rows, fields) => {
+    const outcome = this.#outcome
+    if (!outcome) return
+    this.#outcome = undefined
+    // mariadb reads no reply to a ping or a reset: a refusal is a good one to it.
+    const failure = error ?? (outcome.sql === undefined ? this.wire.refusal : undefined)
+    const fault = failure ? this.#fault(failure, outcome.sql) : undefined
+    this.wire.rest()
+    if (fault) outcome.reject(fault)
+    else outcome.resolve(rows, fields)
+  }
+
+  #fault(error: unknown, sql: string | undefined): Fault {
+    const { wire } = this
+    const isAnswer = error === wire.refusal || error === wire.farewell || this.isAnswer(error)
+    const evidence: Evidence = {
+      phase: 'statement',
+      server: this.server,
+      answered: isAnswer,
+      alive: wire.alive,
+      hungUp: wire.hungUp,
+      sent: wire.written > this.#writtenBefore,
+      writeFailed: wire.failure?.syscall === 'write',
+      replied: wire.infile || wire.received > wire.receivedAtWrite,
+      sentBytes: wire.written - this.#writtenBefore,
+      compound: sql !== undefined && isCompound(sql),
+      traits: this.traits,
+    }
+    if (sql !== undefined) hideValues(error, sql)
+    return classify(error, evidence)
+  }
+
+  /** The driver has had its chance: what is still under way will never be answered. */
+  #wireClosed(): void {
+    this.#done(this.#reason() ?? new Error('the connection was closed'))
+    this.#tellEnded(this.#reason())
+  }
+
+  #reason(): Error | undefined {
+    const { farewell, failure, hungUp } = this.wire
+    if (farewell ?? failure) return farewell ?? failure?.error
+    return hungUp && !this.#isLeaving ? new Error('the server closed the connection') : undefined
+  }
+}
+
+/** mysql2 puts the text with its values filled in on the error. */
+function hideValues(error: unknown, sql: string): void {
+  if (error instanceof Error && 'sql' in error) error.sql = sql
+}
+
+/**
+ * Texts of which a part may be done when the whole fails: procedures, and several statements in one text. Rather one too many
+ * than one too few, as with a `;` in a string.
+ */
+function isCompound(sql: string): boolean {
+  return /^[\s(]*(?:\/\*.*?\*\/\s*|--[^\n]*\n\s*|#[^\n]*\n\s*)*(?:call|begin\s+not|execute|if|case|while|loop|repeat|for|declare)\b/is.test(sql) || /;\s*\S/.test(sql)
+}

@@ -1,0 +1,126 @@
+import type { Server } from '../driver.js'
+import { meaningOf, refusalOf } from './codes.js'
+import { type Effect, Fault, type FaultKind } from './fault.js'
+
+/** What the connection itself shows about a failure, whatever the driver makes of it. */
+export interface Evidence {
+  readonly phase: 'connect' | 'statement'
+  /** Known from the greeting on. */
+  readonly server?: Server | undefined
+  /** The error is an ERR packet: the server's own answer, with its number and SQLSTATE. */
+  readonly answered: boolean
+  /** The socket is whole: neither ended, nor failed, nor dropped by us. */
+  readonly alive: boolean
+  /** The network or the peer ended the connection: not the driver, and not we. */
+  readonly hungUp: boolean
+  /** Whether anything of this statement was handed to the kernel. */
+  readonly sent: boolean
+  /** The kernel refused bytes of this statement: the server cannot have had all of it. */
+  readonly writeFailed: boolean
+  /** Something came back after the last byte that was sent. */
+  readonly replied: boolean
+  /** How much of this statement was handed to the kernel. */
+  readonly sentBytes: number
+  /**
+   * The text holds several statements, or calls a procedure: when it fails, what stood before the part that failed may
+   * have been done, and committed.
+   */
+  readonly compound?: boolean
+  /** How far TLS got, if it was asked for. */
+  readonly tls?: 'not offered' | 'handshake' | 'established' | undefined
+  readonly traits?: ServerTraits | undefined
+}
+
+/** Settings of the server that decide what an error means. What is not known is taken to be at its default. */
+export interface ServerTraits {
+  /** `@@max_allowed_packet` */
+  readonly maxAllowedPacket?: number | undefined
+  /** `@@innodb_snapshot_isolation` (MariaDB; on by default from 11.6.2) */
+  readonly snapshotIsolation?: boolean | undefined
+  /** `@@innodb_rollback_on_timeout` */
+  readonly rollbackOnTimeout?: boolean | undefined
+}
+
+interface Failure {
+  readonly errno: number
+  readonly code: string
+  readonly message: string
+}
+
+/**
+ * What a failure means. Decided by what was written and read, by the server's flavour and by its error number; never by a
+ * driver's name for the number, nor by its `fatal` (facts/errors.md, section 0, shows why).
+ */
+export function classify(error: unknown, evidence: Evidence): Fault {
+  const failure = failureOf(error)
+  return evidence.phase === 'connect' ? classifyConnect(error, failure, evidence) : classifyStatement(error, failure, evidence)
+}
+
+function classifyStatement(error: unknown, failure: Failure, evidence: Evidence): Fault {
+  const { alive, sent, sentBytes, traits } = evidence
+  if (evidence.answered) return classifyAnswer(error, failure, evidence)
+  if (!sent) return alive ? new Fault('client', 'usable', 'none', error) : new Fault('lost', 'lost', 'none', error)
+  // The driver could not make sense of the reply: the statement has run.
+  if (alive) return new Fault('client', 'usable', 'unknown', error)
+  if (!evidence.replied && traits?.maxAllowedPacket !== undefined && sentBytes > traits.maxAllowedPacket) {
+    return new Fault('packet-too-large', 'lost', 'none', error)
+  }
+  return new Fault('lost', 'lost', evidence.writeFailed && !evidence.replied ? 'none' : 'unknown', error)
+}
+
+function classifyAnswer(error: unknown, { errno, message }: Failure, evidence: Evidence): Fault {
+  const { server, traits } = evidence
+  let kind: FaultKind = 'statement'
+  let effect: Effect = 'none'
+  let lost = !evidence.alive
+  const meaning = meaningOf(errno, message, server?.flavour)
+  if (meaning) {
+    kind = meaning.kind
+    effect = meaning.effect ?? 'none'
+    lost ||= meaning.lost === true
+  } else if (errno === 1020 && server?.flavour === 'mariadb' && (traits?.snapshotIsolation ?? isolatesSnapshots(server.version))) {
+    kind = 'snapshot'
+    effect = 'rolled-back'
+  }
+  if (errno === 1205 && traits?.rollbackOnTimeout) effect = 'rolled-back'
+  // 4031 stands for a statement that was never read; any other answer may come from the second statement of a text.
+  if (evidence.compound && kind !== 'idle-closed') effect = 'unknown'
+  return new Fault(kind, lost ? 'lost' : 'usable', effect, error)
+}
+
+function classifyConnect(error: unknown, failure: Failure, evidence: Evidence): Fault {
+  return new Fault(kindOfRefusal(error, failure, evidence), 'lost', 'none', error)
+}
+
+function kindOfRefusal(error: unknown, { errno, code, message }: Failure, evidence: Evidence): FaultKind {
+  if (evidence.answered) return refusalOf(errno, message)
+  if (evidence.tls === 'not offered') return 'tls'
+  // Node's own names for what the resolver and the kernel will not do later either.
+  if (code === 'ENOTFOUND' || code === 'EACCES' || code === 'EPERM' || code === 'EINVAL') return 'denied'
+  if (evidence.hungUp) return 'unreachable'
+  // The driver itself would not go on: a certificate that it does not trust, an authentication plugin that it does not know.
+  return evidence.tls === 'handshake' || isCertificateProblem(error) ? 'tls' : 'denied'
+}
+
+/** `tls.checkServerIdentity` puts the certificate into its error; the connector says it in numbers of its own. */
+function isCertificateProblem(error: unknown): boolean {
+  if (typeof error !== 'object' || error === null) return false
+  return 'cert' in error || ('errno' in error && TLS_ERRORS_OF_MARIADB.has(error.errno))
+}
+
+/** ER_SERVER_SSL_DISABLED, ER_SELF_SIGNED..., ER_TLS_IDENTITY_ERROR of mariadb 3.5, which settles them after the TLS handshake. */
+const TLS_ERRORS_OF_MARIADB: ReadonlySet<unknown> = new Set([45023, 45056, 45057, 45059, 45062, 45063])
+
+function isolatesSnapshots(version: string): boolean {
+  const [major = 0, minor = 0, patch = 0] = version.split(/[.-]/).map(Number)
+  return major > 11 || (major === 11 && (minor > 6 || (minor === 6 && patch >= 2)))
+}
+
+function failureOf(error: unknown): Failure {
+  const { errno, code, message } = (typeof error === 'object' && error !== null ? error : {}) as Record<string, unknown>
+  return {
+    errno: typeof errno === 'number' ? errno : 0,
+    code: typeof code === 'string' ? code : '',
+    message: typeof message === 'string' ? message : '',
+  }
+}

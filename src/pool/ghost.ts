@@ -1,0 +1,114 @@
+import type { Session } from '../driver.js'
+import type { Lender } from './lender.js'
+import type { Identity } from './limits.js'
+import { within } from './opener.js'
+import type { Slot } from './slot.js'
+
+// An errand that found no session in this time finds its statement ended by itself, or asks again.
+const ERRAND_WITHIN_MS = 30_000
+// When no session is left to look through: how long a ghost is waited for before its place is used for a new one.
+// A cut stream's server notices at its next write.
+const LAST_GHOST_MS = { running: 250, dropped: 10 }
+// These questions are answered at once by any server that answers at all.
+const ANSWER_WITHIN_MS = 2_000
+// How often a thread that was told to end is looked for. A long rollback takes its time.
+const LOOK_AGAIN_MS = [5, 20, 50, 100, 250, 500, 1_000]
+
+/**
+ * Ends on the server what the caller no longer waits for. Until the server has let go, the slot is a ghost.
+ *
+ * `replied` settles when the statement's reply has come after all, or the connection has ended. Without it the
+ * connection was dropped already.
+ */
+export async function layGhost(lender: Lender, slot: Slot, replied?: Promise<unknown>): Promise<void> {
+  const { session, learned } = slot
+  if (session === undefined) return
+  const over = new AbortController()
+  let laid = false
+  const lay = (): void => {
+    if (!laid) lender.lay(slot)
+    laid = true
+  }
+  const ended = replied?.then(noop, noop).then(() => {
+    // With nobody left to look through, its place went to the session that ends it: that errand goes on.
+    if (!laid) over.abort()
+    lay()
+  })
+  const lastOne = lender.clock.after(replied ? LAST_GHOST_MS.running : LAST_GHOST_MS.dropped, () => {
+    if (!lender.onlyGhosts) return
+    lay()
+    session.destroy()
+  })
+  if (learned) await endThread(lender, learned.identity, replied ? 'QUERY' : 'CONNECTION', over.signal).catch(noop)
+  await ended
+  lastOne.cancel()
+  lay()
+}
+
+/**
+ * Ends the statement (QUERY), or the whole session (CONNECTION), of a thread of our own. Resolves when the server no
+ * longer runs it, or `over` says so; rejects when nobody could look.
+ */
+export async function endThread(
+  lender: Lender,
+  identity: Identity,
+  what: 'QUERY' | 'CONNECTION',
+  over: AbortSignal,
+): Promise<void> {
+  if (identity.peer === '') throw new Error('the server does not tell who is who')
+  for (let look = 0; !over.aborted; look++) {
+    const running = await onErrand(lender, over, async (session) => {
+      if (!(await isRunning(session, identity, what))) return false
+      // Once is enough: a thread that rolls back must not be told again and again.
+      if (look === 0 && !over.aborted) await session.query({ sql: `KILL ${what} ${identity.connectionId}` }).catch(noop)
+      return true
+    })
+    if (!running) return
+    await pause(lender, LOOK_AGAIN_MS[Math.min(look, LOOK_AGAIN_MS.length - 1)] as number, over)
+  }
+}
+
+/** Thread numbers begin anew after a restart, and differ from server to server behind a proxy: the address must fit too. */
+async function isRunning(
+  session: Session,
+  { connectionId, peer }: Identity,
+  what: 'QUERY' | 'CONNECTION',
+): Promise<boolean> {
+  const idle = what === 'QUERY' ? " AND COMMAND <> 'Sleep'" : ''
+  const sql = `SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = ? AND HOST = ?${idle}`
+  const { rows } = await session.query({ sql, values: [Number(connectionId), peer] })
+  return rows.length > 0
+}
+
+async function onErrand(
+  lender: Lender,
+  over: AbortSignal,
+  task: (session: Session) => Promise<boolean>,
+): Promise<boolean> {
+  const slot = await lender.waitFirst(ERRAND_WITHIN_MS, over)
+  const session = slot.session as Session
+  try {
+    return await within(
+      lender.clock,
+      ANSWER_WITHIN_MS,
+      undefined,
+      () => task(session),
+      () => new Error('no answer'),
+    )
+  } catch (error) {
+    // Whatever is under way on it, nobody must get it.
+    session.destroy()
+    throw error
+  } finally {
+    lender.giveBack(slot, 'clean')
+  }
+}
+
+function pause(lender: Lender, ms: number, over: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = lender.clock.after(ms, resolve)
+    over.addEventListener('abort', () => (timer.cancel(), resolve()), { once: true })
+  })
+}
+
+function noop(): void {}

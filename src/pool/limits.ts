@@ -1,0 +1,145 @@
+import type { Flavour, Session } from '../driver.js'
+
+/** What the server told of its limits, from the newest session. `undefined`: it did not tell, or there is none. */
+export interface Limits {
+  readonly server: { readonly flavour: Flavour; readonly version: string }
+  /** Sessions that this account may hold at once, over all its programs. */
+  readonly maxUserConnections: number | undefined
+  /** Sessions that the server takes from all its accounts. */
+  readonly maxConnections: number | undefined
+  /** Idle for longer, a session is closed by the server. */
+  readonly waitTimeoutMs: number | undefined
+  readonly netReadTimeoutMs: number | undefined
+  /** A reader that takes nothing for longer is cut off in the middle of its result. */
+  readonly netWriteTimeoutMs: number | undefined
+  /** Bytes; a longer statement ends the session. */
+  readonly maxAllowedPacket: number | undefined
+  /** Over all sessions of the server. */
+  readonly maxPreparedStmtCount: number | undefined
+  /** The server's own limit for a statement (MySQL: for a SELECT). */
+  readonly maxStatementTimeMs: number | undefined
+}
+
+/** Who a session is on the server: enough to be sure that a KILL hits it and nobody else. */
+export interface Identity {
+  readonly connectionId: string
+  /** The client's address as the server's processlist shows it. Empty when the server did not tell. */
+  readonly peer: string
+}
+
+/** What a new session learned, in one round trip. */
+export interface Learned {
+  readonly limits: Limits
+  readonly identity: Identity
+  /** Sessions that the account held then, this one among them; 0 when nobody counts. */
+  readonly accountHeld: number
+  /** Statements that make the session whole again after a reset. */
+  readonly restore: readonly string[]
+  /** The server begins a transaction by itself: no session is ever provably clean. */
+  readonly autocommit: boolean
+  /** A lock wait that times out (1205) undoes the whole transaction. */
+  readonly rollbackOnTimeout: boolean
+}
+
+// Own threads can be seen without any privilege on both servers. The count is only made where an account has a limit.
+const COLUMNS = {
+  maxUserConnections: '@@session.max_user_connections',
+  maxConnections: '@@global.max_connections',
+  waitTimeout: '@@session.wait_timeout',
+  netReadTimeout: '@@session.net_read_timeout',
+  netWriteTimeout: '@@session.net_write_timeout',
+  maxAllowedPacket: '@@session.max_allowed_packet',
+  maxPreparedStmtCount: '@@global.max_prepared_stmt_count',
+  autocommit: '@@session.autocommit',
+  rollbackOnTimeout: '@@global.innodb_rollback_on_timeout',
+  sqlMode: '@@session.sql_mode',
+  charsetClient: '@@session.character_set_client',
+  charsetResults: '@@session.character_set_results',
+  collation: '@@session.collation_connection',
+  database: 'DATABASE()',
+  connectionId: 'CONNECTION_ID()',
+  peer: '(SELECT HOST FROM information_schema.PROCESSLIST WHERE ID = CONNECTION_ID())',
+  accountHeld:
+    "IF(@@session.max_user_connections > 0, (SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = SUBSTRING_INDEX(USER(), '@', 1)), 0)",
+} as const
+
+type Column = keyof typeof COLUMNS | 'maxStatementTime'
+type Answers = Record<Column, string>
+
+/** One text: rows may be arrays, nested or cast by the user's driver options, but a single string is a single string. */
+function question(columns: readonly (readonly [string, string])[]): string {
+  // A value never holds a line feed; CONCAT_WS leaves NULL out, and an empty string must keep its place.
+  return `SELECT CONCAT_WS('\\n', ${columns.map(([, sql]) => `IFNULL(${sql}, '')`).join(', ')}) AS learned`
+}
+
+function columnsFor(flavour: Flavour): (readonly [string, string])[] {
+  const statementTime = flavour === 'mariadb' ? '@@session.max_statement_time * 1000' : '@@session.max_execution_time'
+  return [...Object.entries(COLUMNS), ['maxStatementTime', statementTime]]
+}
+
+/** Asks the session what holds for it. A server, or a proxy, that does not answer such questions tells nothing. */
+export async function learn(session: Session): Promise<Learned> {
+  const columns = columnsFor(session.server.flavour)
+  const answer = await session.query({ sql: question(columns) }).catch((error: unknown) => {
+    if (!session.alive || (error as { session?: unknown }).session !== 'usable') throw error
+    return undefined
+  })
+  const texts = answer === undefined ? [] : String(onlyValue(answer.rows[0])).split('\n')
+  return read(session, Object.fromEntries(columns.map(([name], index) => [name, texts[index] ?? ''])) as Answers)
+}
+
+function read(session: Session, answers: Answers): Learned {
+  const { flavour } = session.server
+  return {
+    limits: {
+      server: session.server,
+      maxUserConnections: positive(answers.maxUserConnections),
+      maxConnections: positive(answers.maxConnections),
+      waitTimeoutMs: seconds(answers.waitTimeout),
+      netReadTimeoutMs: seconds(answers.netReadTimeout),
+      netWriteTimeoutMs: seconds(answers.netWriteTimeout),
+      maxAllowedPacket: positive(answers.maxAllowedPacket),
+      maxPreparedStmtCount: positive(answers.maxPreparedStmtCount),
+      maxStatementTimeMs: positive(answers.maxStatementTime),
+    },
+    identity: { connectionId: answers.connectionId || String(session.threadId), peer: answers.peer },
+    accountHeld: Number(answers.accountHeld) || 0,
+    restore: restoring(answers, flavour),
+    autocommit: answers.autocommit !== '0',
+    rollbackOnTimeout: answers.rollbackOnTimeout === '1',
+  }
+}
+
+/**
+ * A reset sets session variables to the server's defaults, not to what the handshake had asked for: MySQL loses the
+ * character set, both lose the sql_mode that the driver's IGNORE_SPACE flag had made, and MariaDB keeps a `USE`.
+ */
+function restoring(answers: Answers, flavour: Flavour): string[] {
+  if (answers.charsetClient === '') return []
+  const set = [
+    `character_set_client = ${answers.charsetClient}`,
+    `character_set_results = ${answers.charsetResults || 'NULL'}`,
+    `collation_connection = ${answers.collation}`,
+    `sql_mode = '${answers.sqlMode.replaceAll("'", "''")}'`,
+  ]
+  const statements = [`SET ${set.map((one) => `SESSION ${one}`).join(', ')}`]
+  if (flavour === 'mariadb' && answers.database !== '')
+    statements.push(`USE \`${answers.database.replaceAll('`', '``')}\``)
+  return statements
+}
+
+function onlyValue(row: unknown): unknown {
+  let value = row
+  while (typeof value === 'object' && value !== null && !Buffer.isBuffer(value)) value = Object.values(value)[0]
+  return value
+}
+
+function positive(text: string): number | undefined {
+  const number = Number(text)
+  return number > 0 ? number : undefined
+}
+
+function seconds(text: string): number | undefined {
+  const number = positive(text)
+  return number === undefined ? undefined : number * 1000
+}

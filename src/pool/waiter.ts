@@ -1,0 +1,73 @@
+import type { Slot } from './slot.js'
+
+/** One standing in line. Served, failed or withdrawn, whichever comes first, and only once. */
+export interface Waiter {
+  /** Absolute, in the clock's milliseconds. */
+  readonly deadline: number
+  readonly signal: AbortSignal | undefined
+  serve(slot: Slot): void
+  fail(error: unknown): void
+  /** @internal the line's own links */
+  before: Waiter | undefined
+  /** @internal */
+  behind: Waiter | undefined
+  /** @internal */
+  line: Line | undefined
+}
+
+/** First come, first served; joining, leaving (from anywhere) and looking at the first are O(1). */
+export class Line {
+  #first: Waiter | undefined = undefined
+  #last: Waiter | undefined = undefined
+  #length = 0
+
+  get first(): Waiter | undefined {
+    return this.#first
+  }
+
+  get length(): number {
+    return this.#length
+  }
+
+  join(waiter: Waiter): void {
+    waiter.line = this
+    waiter.before = this.#last
+    waiter.behind = undefined
+    if (this.#last) this.#last.behind = waiter
+    else this.#first = waiter
+    this.#last = waiter
+    this.#length++
+  }
+
+  /** To the head of the line: for the pool's own errands, on which a slot's release depends. */
+  joinFirst(waiter: Waiter): void {
+    waiter.line = this
+    waiter.before = undefined
+    waiter.behind = this.#first
+    if (this.#first) this.#first.before = waiter
+    else this.#last = waiter
+    this.#first = waiter
+    this.#length++
+  }
+
+  /** True when the waiter stood in this line. */
+  leave(waiter: Waiter): boolean {
+    if (waiter.line !== this) return false
+    if (waiter.before) waiter.before.behind = waiter.behind
+    else this.#first = waiter.behind
+    if (waiter.behind) waiter.behind.before = waiter.before
+    else this.#last = waiter.before
+    waiter.line = waiter.before = waiter.behind = undefined
+    this.#length--
+    return true
+  }
+
+  leaveAll(): Waiter[] {
+    const all: Waiter[] = []
+    for (let waiter = this.#first; waiter; waiter = this.#first) {
+      this.leave(waiter)
+      all.push(waiter)
+    }
+    return all
+  }
+}

@@ -1,0 +1,259 @@
+import type { Result, Row, Statement } from '../driver.js'
+import { HoldfastError } from '../errors.js'
+import { Fault } from '../faults/fault.js'
+import { noteLease, type LeaseNote } from '../pool/lease-note.js'
+import type { Leaks } from '../pool/leaks.js'
+import { aborted, type Lender } from '../pool/lender.js'
+import type { Learned } from '../pool/limits.js'
+import { checkCallOptions } from '../pool/options.js'
+import type { Slot } from '../pool/slot.js'
+import { streamFrom, type StreamOptions } from '../results/stream.js'
+import { shapeOf } from '../sql/shape.js'
+import { queryTimeout, statementError } from './failure.js'
+import { noticed, runStatement, UNBOUNDED, type Bounds } from './statement.js'
+
+export interface StatementOptions {
+  /** After this the call rejects with QUERY_TIMEOUT, and the statement is ended on the server. */
+  timeoutMs?: number
+  /** When it aborts, the call rejects with ABORTED, and the statement is ended on the server. */
+  signal?: AbortSignal
+  /** Send it as a prepared statement. */
+  prepare?: boolean
+}
+
+const STATEMENT_OPTIONS = ['timeoutMs', 'signal', 'prepare']
+
+/** Where leases come from. */
+export interface Counter {
+  readonly lender: Lender
+  readonly leaks: Leaks
+}
+
+/**
+ * A session on loan. It is the holder's alone until `release()`; its statements run one after the other, in the order of
+ * the calls. A second release does nothing, and use after release throws.
+ */
+export class Lease {
+  readonly #lender: Lender
+  readonly #leaks: Leaks
+  readonly #slot: Slot
+  readonly #note: LeaseNote
+  #turns: Turn[] | undefined = undefined
+  #dirty = false
+  #released = false
+  /** Why nothing can be run on it any more, though it was not released. */
+  #over: HoldfastError | undefined = undefined
+
+  /** @internal Use `pool.acquire()`. */
+  constructor(counter: Counter, slot: Slot) {
+    this.#lender = counter.lender
+    this.#leaks = counter.leaks
+    this.#slot = slot
+    this.#note = noteLease(slot, slot.leasedAt)
+    this.#leaks.watch(this, this.#note)
+  }
+
+  /** The server's number for this session, as CONNECTION_ID() and its process list show it. */
+  get threadId(): number {
+    return this.#slot.session?.threadId ?? 0
+  }
+
+  /**
+   * Runs a statement.
+   * @throws the driver's own error when the server refused the statement; else a HoldfastError: SESSION_LOST,
+   * QUERY_TIMEOUT, ABORTED, PACKET_TOO_LARGE, LEASE_RELEASED, LEASE_ABANDONED
+   */
+  async query<R = Row>(sql: string, values?: unknown, options?: StatementOptions): Promise<Result<R>> {
+    const inTransaction = this.#note.inTransaction && shapeOf(sql).transaction === 'none'
+    try {
+      return (await this.run({ sql, values, prepare: options?.prepare ?? false }, options)) as Result<R>
+    } catch (error) {
+      if (!(error instanceof Fault)) throw error
+      // The server undoes an open transaction when its connection ends.
+      throw statementError(error, error.effect === 'unknown' && inTransaction ? 'rolled-back' : error.effect)
+    }
+  }
+
+  /**
+   * Rows as they come: nothing is read faster than it is taken. Leaving the loop early ends the statement.
+   * @throws STREAM_BROKEN when the connection is lost on the way
+   */
+  stream<R = Row>(sql: string, values?: unknown, options?: StreamOptions): AsyncIterableIterator<R> {
+    const begin = async (): Promise<Slot> => {
+      if (this.#note.busy) await this.#turn(UNBOUNDED)
+      else this.#begin()
+      try {
+        this.#check()
+        await this.#note.ping
+        this.#mark(sql)
+      } catch (error) {
+        this.#end()
+        throw error
+      }
+      return this.#slot
+    }
+    return streamFrom<R>(this.#lender, { sql, values }, options, {
+      begin,
+      end: async (slot, rows, over) => {
+        if (!rows.complete) await over()
+        this.#end()
+      },
+    })
+  }
+
+  /** Gives the session back. What it left behind is cleaned up before anybody else gets it. */
+  release(): void {
+    if (this.#released) return
+    this.#released = true
+    if (!this.#note.busy) this.#goHome()
+  }
+
+  [Symbol.dispose](): void {
+    this.release()
+  }
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.release()
+  }
+
+  // ---- for transactions
+
+  /** @internal As query(), but rejects with a Fault where the statement failed. `own`: the caller looks after its traces. */
+  async run(statement: Statement, options?: StatementOptions, own = false): Promise<Result> {
+    if (options) checkCallOptions(options, STATEMENT_OPTIONS, 'query')
+    const bounds = this.#bounds(options)
+    if (this.#note.busy) await this.#turn(bounds)
+    else this.#begin()
+    try {
+      this.#check()
+      if (bounds.signal?.aborted) throw aborted(bounds.signal)
+      if (this.#note.ping) await this.#note.ping
+      if (!own) this.#mark(statement.sql)
+      return await this.#send(statement, bounds)
+    } finally {
+      this.#end()
+    }
+  }
+
+  /** @internal */
+  set inTransaction(open: boolean) {
+    this.#note.inTransaction = open
+  }
+
+  /** @internal Nothing can be run any more; the session goes home unclean. */
+  end(error: HoldfastError): void {
+    this.#over ??= error
+    this.#dirty = true
+  }
+
+  /** @internal */
+  get learned(): Learned | undefined {
+    return this.#slot.learned
+  }
+
+  /** @internal True when the session has ended or was cut off. */
+  get isLost(): boolean {
+    return this.#slot.place !== 'leased' || !this.#slot.session?.alive
+  }
+
+  // ---- one statement
+
+  async #send(statement: Statement, bounds: Bounds): Promise<Result> {
+    try {
+      const effect = this.#note.inTransaction ? 'rolled-back' : 'unknown'
+      const result = await runStatement(this.#lender, this.#slot, statement, bounds, effect)
+      this.#slot.heardAt = this.#lender.clock.now()
+      return result
+    } catch (error) {
+      if (!(error instanceof HoldfastError)) throw noticed(this.#lender, this.#slot, error)
+      this.end(
+        new HoldfastError('SESSION_LOST', `this lease ended when a statement was given up: ${error.message}`, {
+          cause: error,
+        }),
+      )
+      throw error
+    }
+  }
+
+  /** Notes what the statement does to the session, before it is sent: afterwards there may be nobody left to note it. */
+  #mark(sql: string): void {
+    const shape = shapeOf(sql)
+    this.#note.lastSql = sql
+    if (shape.leavesState !== undefined) this.#dirty = true
+    if (shape.transaction === 'begins') this.#note.inTransaction = true
+    else if (shape.transaction === 'ends' || shape.transaction === 'commits') this.#note.inTransaction = false
+  }
+
+  #check(): void {
+    if (this.#note.abandoned) {
+      throw new HoldfastError(
+        'LEASE_ABANDONED',
+        `this lease was taken back: it was held for longer than leakAfterMs (${this.#lender.options.leakAfterMs} ms)`,
+      )
+    }
+    if (this.#released)
+      throw new HoldfastError('LEASE_RELEASED', 'this lease was released: its session is no longer yours')
+    if (this.#over) throw this.#over
+  }
+
+  #bounds(options: StatementOptions | undefined): Bounds {
+    const timeoutMs = options?.timeoutMs ?? this.#lender.options.queryTimeoutMs
+    return timeoutMs === Infinity && options?.signal === undefined ? UNBOUNDED : { timeoutMs, signal: options?.signal }
+  }
+
+  // ---- turns
+
+  #begin(): void {
+    this.#check()
+    this.#note.busy = true
+  }
+
+  #end(): void {
+    for (let next = this.#turns?.shift(); next; next = this.#turns?.shift()) if (next.take()) return
+    this.#note.busy = false
+    if (this.#released) this.#goHome()
+  }
+
+  /** Resolves when it is this call's turn; rejects when its time is up before. */
+  #turn({ timeoutMs, signal }: Bounds): Promise<void> {
+    this.#check()
+    return new Promise((resolve, reject) => {
+      let gone = false
+      const leave = (error: HoldfastError): void => {
+        gone = true
+        settle()
+        reject(error)
+      }
+      const onAbort = (): void => leave(aborted(signal as AbortSignal))
+      const timer =
+        timeoutMs === Infinity
+          ? undefined
+          : this.#lender.clock.after(timeoutMs, () => leave(queryTimeout(timeoutMs, 'none')))
+      const settle = (): void => {
+        timer?.cancel()
+        signal?.removeEventListener('abort', onAbort)
+      }
+      signal?.addEventListener('abort', onAbort, { once: true })
+      ;(this.#turns ??= []).push({
+        take: () => {
+          if (gone) return false
+          settle()
+          resolve()
+          return true
+        },
+      })
+    })
+  }
+
+  #goHome(): void {
+    if (this.#note.abandoned) return
+    this.#leaks.unwatch(this.#note)
+    if (this.#slot.place !== 'leased') return
+    if (this.#note.ping) void this.#note.ping.then(() => this.#lender.giveBack(this.#slot, 'dirty'))
+    else this.#lender.giveBack(this.#slot, this.#dirty || this.#slot.learned?.autocommit === false ? 'dirty' : 'clean')
+  }
+}
+
+interface Turn {
+  /** False when nobody takes the turn any more. */
+  take(): boolean
+}

@@ -1,0 +1,123 @@
+import type { Result, Statement } from '../driver.js'
+import { HoldfastError } from '../errors.js'
+import { events } from '../events.js'
+import type { Fault } from '../faults/fault.js'
+import { aborted, type Lender } from '../pool/lender.js'
+import type { Slot } from '../pool/slot.js'
+import { shapeOf } from '../sql/shape.js'
+import { backoffMs, pause } from './backoff.js'
+import { statementError } from './failure.js'
+import type { StatementOptions } from './lease.js'
+import { noticed, runStatement, UNBOUNDED, type Bounds } from './statement.js'
+
+export interface QueryOptions extends StatementOptions {
+  /** It may be run again though it may have been executed already: the result is the same. @default false */
+  idempotent?: boolean
+  /** Whether it may share a session with other reads. @default true */
+  lane?: boolean
+}
+
+export const QUERY_OPTIONS: readonly string[] = ['timeoutMs', 'signal', 'prepare', 'idempotent', 'lane']
+
+// Each try is on a session that was looked at, or opened, after the failure: more than a few mean that something else is wrong.
+const MOST_ATTEMPTS = 8
+
+/** One statement in autocommit, on whichever session is free; run again where that is proven safe. */
+export async function query(lender: Lender, statement: Statement, options: QueryOptions | undefined): Promise<Result> {
+  const slot = options === undefined ? lender.take() : undefined
+  if (slot !== undefined && lender.options.queryTimeoutMs === Infinity) {
+    try {
+      return await runOnce(lender, slot, statement, UNBOUNDED)
+    } catch (error) {
+      return again(lender, statement, options ?? {}, error, 1, lender.clock.now())
+    }
+  }
+  return attempt(lender, slot, statement, options ?? {}, 1, lender.clock.now())
+}
+
+async function attempt(
+  lender: Lender,
+  taken: Slot | undefined,
+  statement: Statement,
+  options: QueryOptions,
+  number: number,
+  began: number,
+): Promise<Result> {
+  const { signal } = options
+  const timeoutMs = options.timeoutMs ?? lender.options.queryTimeoutMs
+  if (signal?.aborted) {
+    if (taken) lender.giveBack(taken, 'clean')
+    throw aborted(signal)
+  }
+  const leftMs = (): number => timeoutMs - (lender.clock.now() - began)
+  const slot =
+    taken ?? lender.take() ?? (await lender.wait(Math.min(lender.options.acquireTimeoutMs, leftMs()), signal))
+  try {
+    return await runOnce(lender, slot, statement, { timeoutMs: leftMs(), signal })
+  } catch (error) {
+    return again(lender, statement, options, error, number, began)
+  }
+}
+
+/** Runs it and gives the slot back. Rejects with a Fault, or with QUERY_TIMEOUT or ABORTED. */
+async function runOnce(lender: Lender, slot: Slot, statement: Statement, bounds: Bounds): Promise<Result> {
+  let result: Result
+  try {
+    result = await runStatement(lender, slot, statement, bounds, 'unknown')
+  } catch (error) {
+    if (error instanceof HoldfastError) throw error
+    const fault = noticed(lender, slot, error)
+    lender.giveBack(slot, fault.session === 'lost' ? 'lost' : conditionAfter(slot, statement))
+    throw fault
+  }
+  lender.giveBack(slot, conditionAfter(slot, statement))
+  return result
+}
+
+export function conditionAfter(slot: Slot, { sql }: Statement): 'clean' | 'dirty' {
+  return shapeOf(sql).leavesState === undefined && slot.learned?.autocommit !== false ? 'clean' : 'dirty'
+}
+
+async function again(
+  lender: Lender,
+  statement: Statement,
+  options: QueryOptions,
+  error: unknown,
+  number: number,
+  began: number,
+): Promise<Result> {
+  if (error instanceof HoldfastError) throw error
+  const fault = error as Fault
+  if (number >= MOST_ATTEMPTS || !isSafeToRepeat(fault, options)) throw statementError(fault)
+  const inMs = fault.session === 'lost' ? 0 : backoffMs(number)
+  const deadlineMs = options.timeoutMs ?? lender.options.acquireTimeoutMs
+  if (lender.clock.now() + inMs - began >= deadlineMs) throw statementError(fault)
+  announceRetry(lender, 'statement', number + 1, fault, inMs)
+  if (inMs > 0) await pause(lender.clock, inMs, options.signal)
+  return attempt(lender, undefined, statement, options, number + 1, began)
+}
+
+/** What provably never reached the server, what the server undid, and what the caller declared idempotent. */
+function isSafeToRepeat(fault: Fault, { idempotent = false }: QueryOptions): boolean {
+  switch (fault.kind) {
+    case 'packet-too-large':
+    case 'client':
+      return false
+    case 'deadlock':
+    case 'snapshot':
+      return true
+    default:
+      return fault.session === 'lost' && (fault.effect === 'none' || idempotent)
+  }
+}
+
+export function announceRetry(
+  lender: Lender,
+  what: 'statement' | 'transaction',
+  attempt: number,
+  fault: Fault,
+  inMs: number,
+): void {
+  lender.count('retries')
+  if (events.retry.hasSubscribers) events.retry.publish({ pool: lender.options.name, what, attempt, fault, inMs })
+}

@@ -1,0 +1,13 @@
+import type { ViteUserConfig } from 'vitest/config'
+
+const config: ViteUserConfig = {
+  test: {
+    include: ['src/**/*.test.ts', 'test/**/*.test.ts'],
+    globalSetup: 'scripts/before-tests.mjs',
+    pool: 'forks', // a server started by a test is tied to the life of a process
+    maxWorkers: 3, // two cores, and much of a test is waiting for a server
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+  },
+}
+export default config
