@@ -5,6 +5,7 @@ import { connectConfig } from './drivers/config.js'
 import { findDriver } from './drivers/load.js'
 import { layGhost } from './pool/ghost.js'
 import { Leaks } from './pool/leaks.js'
+import { captureSite } from './pool/lease-note.js'
 import { Lender } from './pool/lender.js'
 import type { Limits } from './pool/limits.js'
 import { localBudget } from './pool/local-budget.js'
@@ -61,8 +62,9 @@ export class Pool {
     checkCallOptions(options, ACQUIRE_OPTIONS, 'acquire')
     const { lender } = this.#counter
     const { timeoutMs = lender.options.acquireTimeoutMs, signal } = options
+    const site = captureSite(lender.clock.now())
     const slot = (signal?.aborted ? undefined : lender.take()) ?? (await lender.wait(timeoutMs, signal))
-    return new Lease(this.#counter, slot)
+    return new Lease(this.#counter, slot, site)
   }
 
   /** A session for the length of a block; released however the block ends. */

@@ -9,6 +9,16 @@ export interface Server {
   readonly version: string
 }
 
+/** Settings of the server that decide what an error means. What is not known is taken to be at its default. */
+export interface ServerTraits {
+  /** `@@max_allowed_packet` */
+  readonly maxAllowedPacket?: number | undefined
+  /** `@@innodb_snapshot_isolation` (MariaDB; on by default from 11.6.2) */
+  readonly snapshotIsolation?: boolean | undefined
+  /** `@@innodb_rollback_on_timeout` */
+  readonly rollbackOnTimeout?: boolean | undefined
+}
+
 export interface Statement {
   readonly sql: string
   /** For the `?` of the text (an array), or named placeholders (an object) where the driver is set to them. */
@@ -58,6 +68,8 @@ export interface Session {
   readonly alive: boolean
   /** Whether statements can be written one behind the other without waiting for the replies. */
   readonly pipelines: boolean
+  /** Set by whoever learned them: failures are classified more exactly then. */
+  traits?: ServerTraits
   query(statement: Statement): Promise<Result>
   stream(statement: Statement): RowStream
   ping(): Promise<void>

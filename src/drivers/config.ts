@@ -33,3 +33,8 @@ export function connectConfig(options: Omit<ConnectConfig, 'connectAttributes' |
 export async function passwordOf(config: ConnectConfig): Promise<string | undefined> {
   return typeof config.password === 'function' ? await config.password() : config.password
 }
+
+/** Without what is undefined, which drivers take for a value. */
+export function defined(options: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
+}

@@ -1,7 +1,7 @@
 import type { Permit } from '../budget.js'
 import { systemClock, type Clock } from '../clock.js'
 import type { Driver, Result, Row, Server, Session, Statement } from '../driver.js'
-import type { ConnectConfig } from './config.js'
+import { defined, type ConnectConfig } from './config.js'
 import { connectWith, type Connector } from './connect.js'
 import { installedDriver } from './installed.js'
 import type { Rows } from './rows.js'
@@ -40,7 +40,7 @@ interface Command {
 
 interface Ok {
   readonly affectedRows: number
-  /** A string beyond 2^53, negative beyond 2^63. */
+  /** A string beyond 2^53; negative beyond 2^63, though the server's number has no sign. */
   readonly insertId: number | string
   readonly warningStatus: number
 }
@@ -145,11 +145,7 @@ function okOf(ok: Ok | undefined): Result {
     rows: [],
     fields: [],
     affectedRows,
-    insertId: typeof insertId === 'string' ? BigInt.asUintN(64, BigInt(insertId)) : insertId,
+    insertId: typeof insertId === 'number' && insertId >= 0 ? insertId : BigInt.asUintN(64, BigInt(insertId)),
     warnings: warningStatus,
   }
-}
-
-function defined(options: Record<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
 }

@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.js'
-import type { Result, RowStream, Server, Session, Statement } from '../driver.js'
-import { classify, type Evidence, type ServerTraits } from '../faults/classify.js'
+import type { Result, RowStream, Server, ServerTraits, Session, Statement } from '../driver.js'
+import { classify, type Evidence } from '../faults/classify.js'
 import { Fault } from '../faults/fault.js'
 import { Rows } from './rows.js'
 import type { Wire } from './wire.js'
@@ -25,8 +25,7 @@ export abstract class DriverSession implements Session {
   readonly server: Server
   readonly ended: Promise<Error | undefined>
   readonly pipelines: boolean = false
-  /** What the pool has learned of the server, for the classification of failures. */
-  traits: ServerTraits | undefined
+  traits?: ServerTraits
   protected readonly wire: Wire
   readonly #clock: Clock
   #outcome: Outcome | undefined
@@ -157,7 +156,7 @@ export abstract class DriverSession implements Session {
 
   #fault(error: unknown, sql: string | undefined): Fault {
     const { wire } = this
-    const isAnswer = error === wire.refusal || error === wire.farewell || this.isAnswer(error)
+    const isAnswer = hasNumberOf(wire.refusal ?? wire.farewell, error) || this.isAnswer(error)
     const evidence: Evidence = {
       phase: 'statement',
       server: this.server,
@@ -186,6 +185,11 @@ export abstract class DriverSession implements Session {
     if (farewell ?? failure) return farewell ?? failure?.error
     return hungUp && !this.#isLeaving ? new Error('the server closed the connection') : undefined
   }
+}
+
+/** The ERR packet that was seen on the wire is the one that the driver made its error of. */
+function hasNumberOf(answer: { readonly errno: number } | undefined, error: unknown): boolean {
+  return answer !== undefined && error instanceof Error && 'errno' in error && error.errno === answer.errno
 }
 
 /** mysql2 puts the text with its values filled in on the error. */

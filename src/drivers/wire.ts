@@ -62,6 +62,7 @@ export class Wire {
   /** The next chunk begins a packet that nothing of the current statement came before. */
   #isFresh = false
   #hasEnded = false
+  #isHeldBack = false
 
   constructor(config: ConnectConfig) {
     const { host = 'localhost', port = 3306, socketPath, localAddress } = config
@@ -89,10 +90,12 @@ export class Wire {
 
   /** What was read already still comes: a chunk or two of 64 kB. */
   holdBack(): void {
+    this.#isHeldBack = true
     this.#top.pause()
   }
 
   letFlow(): void {
+    this.#isHeldBack = false
     this.#top.resume()
   }
 
@@ -104,7 +107,7 @@ export class Wire {
 
   /** Asks the server to hang up. Neither driver's own way waits for that, and mariadb's closes the socket at once. */
   sayGoodbye(): void {
-    this.#top.resume()
+    this.letFlow()
     this.#top.write(Uint8Array.from(this.#isCompressed ? COM_QUIT_COMPRESSED : COM_QUIT), ignore)
   }
 
@@ -121,23 +124,39 @@ export class Wire {
    * emits next would end the process (facts/errors.md, 3.9). Here one listener always stays.
    */
   #watch(socket: Socket): void {
-    const { removeAllListeners } = socket
+    const { removeAllListeners, resume } = socket
     const emit = socket.emit.bind(socket) as (event: string | symbol, ...args: unknown[]) => boolean
     const write = socket.write.bind(socket) as (...args: unknown[]) => boolean
     socket.emit = (event: string | symbol, ...args: unknown[]): boolean => {
-      if (event === 'data') return this.#hears(socket, args[0] as Buffer) || emit(event, args[0])
-      this.#sees(event, args[0])
-      const isHandled = emit(event, ...args)
-      if (event === 'end') socket.destroy() // half a conversation is of no use, and could last
-      // mariadb reports with setImmediate, and an error of the TLS layer comes after this socket's close.
-      if (event === 'close' && socket === this.socket) setImmediate(() => setImmediate(() => this.#close()))
-      return isHandled
+      try {
+        if (event === 'data') return this.#hears(socket, args[0] as Buffer) || emit(event, args[0])
+        this.#sees(event, args[0])
+        return emit(event, ...args)
+      } catch (error) {
+        // A driver that trips over what it reads (mariadb over JSON that is none) takes its session down, not the process.
+        this.#fails(error as Error)
+        socket.destroy(error as Error)
+        return true
+      } finally {
+        if (event === 'end') socket.destroy() // half a conversation is of no use, and could last
+        // mariadb reports with setImmediate, and an error of the TLS layer comes after this socket's close.
+        if (event === 'close' && socket === this.socket) setImmediate(() => setImmediate(() => this.#close()))
+      }
     }
     socket.write = (chunk: Uint8Array | string, ...rest: unknown[]): boolean => {
       this.written += chunk.length
       this.receivedAtWrite = this.received
-      return write(chunk, ...rest)
+      const callback = rest.pop()
+      if (typeof callback !== 'function') return write(chunk, ...rest, callback)
+      // Node tells the writer of an error before it destroys the socket.
+      const written: Written = (error) => {
+        if (error) this.#fails(error)
+        callback(error)
+      }
+      return write(chunk, ...rest, written)
     }
+    // A Readable of mariadb's resumes the socket whenever it could take one more row.
+    socket.resume = () => (this.#isHeldBack ? socket : (Reflect.apply(resume, socket, []) as Socket))
     socket.removeAllListeners = (event) => {
       Reflect.apply(removeAllListeners, socket, event === undefined ? [] : [event])
       return event === undefined || event === 'error' ? socket.on('error', ignore) : socket
@@ -214,6 +233,8 @@ export class Wire {
     onClosed?.()
   }
 }
+
+type Written = (error?: Error | null) => void
 
 function ignore(): void {}
 

@@ -1,4 +1,4 @@
-import type { Server } from '../driver.js'
+import type { Server, ServerTraits } from '../driver.js'
 import { meaningOf, refusalOf } from './codes.js'
 import { type Effect, Fault, type FaultKind } from './fault.js'
 
@@ -29,16 +29,6 @@ export interface Evidence {
   /** How far TLS got, if it was asked for. */
   readonly tls?: 'not offered' | 'handshake' | 'established' | undefined
   readonly traits?: ServerTraits | undefined
-}
-
-/** Settings of the server that decide what an error means. What is not known is taken to be at its default. */
-export interface ServerTraits {
-  /** `@@max_allowed_packet` */
-  readonly maxAllowedPacket?: number | undefined
-  /** `@@innodb_snapshot_isolation` (MariaDB; on by default from 11.6.2) */
-  readonly snapshotIsolation?: boolean | undefined
-  /** `@@innodb_rollback_on_timeout` */
-  readonly rollbackOnTimeout?: boolean | undefined
 }
 
 interface Failure {

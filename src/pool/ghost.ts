@@ -106,8 +106,13 @@ async function onErrand(
 
 function pause(lender: Lender, ms: number, over: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
-    const timer = lender.clock.after(ms, resolve)
-    over.addEventListener('abort', () => (timer.cancel(), resolve()), { once: true })
+    const done = (): void => {
+      timer.cancel()
+      over.removeEventListener('abort', done)
+      resolve()
+    }
+    const timer = lender.clock.after(ms, done)
+    over.addEventListener('abort', done, { once: true })
   })
 }
 

@@ -1,11 +1,16 @@
 import type { Slot } from './slot.js'
 
+/** Where something was called, as a stack that is put into words only when it is read. */
+export interface Site {
+  readonly stack?: string
+}
+
 /** What is known of a lease, without keeping the lease itself from being garbage-collected. */
 export interface LeaseNote {
   readonly slot: Slot
   readonly takenAt: number
   /** Where it was taken; its stack is put into words only when somebody asks. */
-  readonly site: { readonly stack?: string } | undefined
+  readonly site: Site | undefined
   lastSql: string | undefined
   /** A transaction is open, as far as the statements tell. */
   inTransaction: boolean
@@ -27,11 +32,11 @@ const FRAMES = 8
 let tokens = MOST_TOKENS
 let filledAt = 0
 
-export function noteLease(slot: Slot, now: number): LeaseNote {
+export function noteLease(slot: Slot, site: Site | undefined): LeaseNote {
   return {
     slot,
-    takenAt: now,
-    site: captureSite(now),
+    takenAt: slot.leasedAt,
+    site,
     lastSql: undefined,
     inTransaction: false,
     busy: false,
@@ -41,14 +46,15 @@ export function noteLease(slot: Slot, now: number): LeaseNote {
   }
 }
 
-function captureSite(now: number): { stack?: string } | undefined {
-  tokens = Math.min(MOST_TOKENS, tokens + (now - filledAt) * TOKENS_PER_MS)
+/** Called where the caller's own frame is still on the stack; undefined when it is called too often. */
+export function captureSite(now: number): Site | undefined {
+  tokens = Math.min(MOST_TOKENS, tokens + Math.max(0, now - filledAt) * TOKENS_PER_MS)
   filledAt = now
   if (tokens < 1) return undefined
   tokens--
   const limit = Error.stackTraceLimit
   Error.stackTraceLimit = FRAMES
-  const site: { stack?: string } = {}
+  const site: Site = {}
   Error.captureStackTrace(site, captureSite)
   Error.stackTraceLimit = limit
   return site

@@ -246,6 +246,7 @@ describe('the ledger', () => {
     world.ask()
     world.ask()
     world.refuse('limit')
+    world.refuse('limit')
     world.now = world.ledger.nextDialAt!
     world.take(world.ledger.swept(world.now))
     world.open()

@@ -101,9 +101,9 @@ export class Ledger {
   }
   /** When a refused dial may be tried again; undefined when nobody waits for that. */
   get nextDialAt(): number | undefined {
-    return this.#gate.opensAt > -Infinity && this.#want() > 0 && this.held < this.#hardCeiling
-      ? this.#gate.opensAt
-      : undefined
+    const { opensAt } = this.#gate
+    if (opensAt === -Infinity || this.#count.opening > 0) return undefined
+    return this.#want() > 0 && this.held < this.#hardCeiling ? opensAt : undefined
   }
 
   // ---- facts

@@ -37,8 +37,6 @@ export interface Learned {
   readonly restore: readonly string[]
   /** The server begins a transaction by itself: no session is ever provably clean. */
   readonly autocommit: boolean
-  /** A lock wait that times out (1205) undoes the whole transaction. */
-  readonly rollbackOnTimeout: boolean
 }
 
 // Own threads can be seen without any privilege on both servers. The count is only made where an account has a limit.
@@ -77,7 +75,7 @@ function columnsFor(flavour: Flavour): (readonly [string, string])[] {
   return [...Object.entries(COLUMNS), ['maxStatementTime', statementTime]]
 }
 
-/** Asks the session what holds for it. A server, or a proxy, that does not answer such questions tells nothing. */
+/** Asks the session what holds for it, and tells it. A server, or a proxy, that does not answer such questions tells nothing. */
 export async function learn(session: Session): Promise<Learned> {
   const columns = columnsFor(session.server.flavour)
   const answer = await session.query({ sql: question(columns) }).catch((error: unknown) => {
@@ -85,7 +83,12 @@ export async function learn(session: Session): Promise<Learned> {
     return undefined
   })
   const texts = answer === undefined ? [] : String(onlyValue(answer.rows[0])).split('\n')
-  return read(session, Object.fromEntries(columns.map(([name], index) => [name, texts[index] ?? ''])) as Answers)
+  const answers = Object.fromEntries(columns.map(([name], index) => [name, texts[index] ?? ''])) as Answers
+  session.traits = {
+    maxAllowedPacket: positive(answers.maxAllowedPacket),
+    rollbackOnTimeout: answers.rollbackOnTimeout === '1',
+  }
+  return read(session, answers)
 }
 
 function read(session: Session, answers: Answers): Learned {
@@ -106,7 +109,6 @@ function read(session: Session, answers: Answers): Learned {
     accountHeld: Number(answers.accountHeld) || 0,
     restore: restoring(answers, flavour),
     autocommit: answers.autocommit !== '0',
-    rollbackOnTimeout: answers.rollbackOnTimeout === '1',
   }
 }
 
@@ -128,7 +130,8 @@ function restoring(answers: Answers, flavour: Flavour): string[] {
   return statements
 }
 
-function onlyValue(row: unknown): unknown {
+/** Whatever form the driver's options give to rows. */
+export function onlyValue(row: unknown): unknown {
   let value = row
   while (typeof value === 'object' && value !== null && !Buffer.isBuffer(value)) value = Object.values(value)[0]
   return value

@@ -50,6 +50,11 @@ export class LocalBudget implements Budget {
   #limit = Infinity
   #askedBackAt = -Infinity
 
+  /** Sessions that are held now. */
+  get granted(): number {
+    return this.#granted.size
+  }
+
   get wanted(): boolean {
     return this.#line.size > 0
   }

@@ -194,7 +194,7 @@ export function resolveOptions(first: string | PoolOptions, second?: PoolOptions
   if (merged.minIdle > merged.max) {
     throw invalid(`minIdle (${merged.minIdle}) is more than max (${merged.max}): lower the one or raise the other`)
   }
-  return { name: merged.database || 'pool', ...merged } as ResolvedOptions
+  return { name: merged.database || 'pool', ...merged }
 }
 
 /** For the options of one call: `allowed` are their names. */

@@ -1,7 +1,7 @@
 import type { Result, Row, Statement } from '../driver.js'
 import { HoldfastError } from '../errors.js'
 import { Fault } from '../faults/fault.js'
-import { noteLease, type LeaseNote } from '../pool/lease-note.js'
+import { noteLease, type LeaseNote, type Site } from '../pool/lease-note.js'
 import type { Leaks } from '../pool/leaks.js'
 import { aborted, type Lender } from '../pool/lender.js'
 import type { Learned } from '../pool/limits.js'
@@ -45,11 +45,11 @@ export class Lease {
   #over: HoldfastError | undefined = undefined
 
   /** @internal Use `pool.acquire()`. */
-  constructor(counter: Counter, slot: Slot) {
+  constructor(counter: Counter, slot: Slot, site: Site | undefined) {
     this.#lender = counter.lender
     this.#leaks = counter.leaks
     this.#slot = slot
-    this.#note = noteLease(slot, slot.leasedAt)
+    this.#note = noteLease(slot, site)
     this.#leaks.watch(this, this.#note)
   }
 

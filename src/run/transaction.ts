@@ -1,7 +1,9 @@
 import type { Result, Row } from '../driver.js'
 import { HoldfastError } from '../errors.js'
 import { Fault, toFault } from '../faults/fault.js'
+import { captureSite, type Site } from '../pool/lease-note.js'
 import { aborted } from '../pool/lender.js'
+import { onlyValue } from '../pool/limits.js'
 import { checkCallOptions, invalid } from '../pool/options.js'
 import type { StreamOptions } from '../results/stream.js'
 import { shapeOf } from '../sql/shape.js'
@@ -120,18 +122,12 @@ export class Transaction {
     return fault.error
   }
 
-  /** Whether a statement's failure took the transaction with it, where only the server's settings tell. */
+  /** MariaDB's 1020 ends the transaction under innodb_snapshot_isolation, and may be on where it is off by default: ask. */
   async #undone(fault: Fault): Promise<boolean> {
-    if (fault.kind === 'lock-wait') return this.#lease.learned?.rollbackOnTimeout ?? false
-    if (
-      (fault.error as { errno?: number }).errno !== RECORD_CHANGED ||
-      this.#lease.learned?.limits.server.flavour !== 'mariadb'
-    )
-      return false
-    const open = await this.#lease
-      .run({ sql: 'SELECT @@in_transaction = 1 AS open' }, undefined, true)
-      .catch(() => undefined)
-    return open === undefined || Number(Object.values(open.rows[0] as object)[0]) === 0
+    const { errno } = fault.error as { errno?: number }
+    if (errno !== RECORD_CHANGED || this.#lease.learned?.limits.server.flavour !== 'mariadb') return false
+    const open = await this.#lease.run({ sql: 'SELECT @@in_transaction' }, undefined, true).catch(() => undefined)
+    return open === undefined || Number(onlyValue(open.rows[0])) === 0
   }
 
   #withSignal<O extends { signal?: AbortSignal }>(options: O | undefined): O | undefined {
@@ -157,10 +153,11 @@ export async function transact<T>(
   const { lender } = counter
   const { retries = DEFAULT_RETRIES, timeoutMs = Infinity } = options
   const began = lender.clock.now()
+  const site = captureSite(began)
   const deadline = new Deadline(counter, timeoutMs, options.signal)
   try {
     for (let attempt = 1; ; attempt++) {
-      const outcome = await runOnce(counter, block, options, deadline)
+      const outcome = await runOnce(counter, block, options, deadline, site)
       if ('value' in outcome) return outcome.value
       const { error, undoneBy } = outcome
       const inMs = backoffMs(attempt)
@@ -184,11 +181,12 @@ async function runOnce<T>(
   block: (tx: Transaction) => Promise<T>,
   options: TransactionOptions,
   deadline: Deadline,
+  site: Site | undefined,
 ): Promise<Outcome<T>> {
   const { lender } = counter
   const { signal } = deadline
   const slot = lender.take() ?? (await lender.wait(Math.min(lender.options.acquireTimeoutMs, deadline.leftMs), signal))
-  const lease = new Lease(counter, slot)
+  const lease = new Lease(counter, slot, site)
   const fate: Fate = { lost: undefined, repeatable: true, over: false }
   try {
     await begin(lease, options, signal)

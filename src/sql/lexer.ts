@@ -47,13 +47,14 @@ export const ODD = -3
 
 export function endOfWord(sql: string, from: number): number {
   if (sql[from] === '$') return ODD // MySQL 9 has $$quoted strings$$
-  for (let at = from; at < sql.length; at++) {
+  let at = from
+  for (; at < sql.length; at++) {
     const code = sql.charCodeAt(at)
-    if (kindOf(code) !== Kind.word) return isDigit(sql.charCodeAt(from)) && !isNumber(sql.slice(from, at)) ? ODD : at
+    if (kindOf(code) !== Kind.word) break
     // 0xa0 is a space in latin1; the Kelvin sign is the one character whose lower case is an ASCII letter
     if (code >= 0x80 && (code <= 0xa0 || code === 0x212a)) return ODD
   }
-  return isDigit(sql.charCodeAt(from)) && !isNumber(sql.slice(from)) ? ODD : sql.length
+  return isDigit(sql.charCodeAt(from)) && !isNumber(sql.slice(from, at)) ? ODD : at
 }
 
 /** A quote that is doubled stands for itself; so does one after a backslash that `escapes`. */

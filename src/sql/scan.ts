@@ -63,8 +63,7 @@ export function scan(sql: string, escaping: Escaping, flavour: Flavour | undefin
     if (kind === Kind.comment) {
       const after = endOfComment(sql, at)
       if (after === EXECUTABLE) return { verb, words: [], trace: 'executable comment', opaque: true }
-      if (after === ODD || (after === UNCLOSED && over)) return TOO_ODD
-      if (after === UNCLOSED) return undefined
+      if (after === ODD || after === UNCLOSED) return TOO_ODD
       if (after > at) {
         at = after
         continue

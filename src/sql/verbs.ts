@@ -1,6 +1,6 @@
 /**
  * What a statement does to the transaction that is open when it runs. `none`: nothing; it stays open and uncommitted. `begins`: opens
- * one, after committing an open one. `ends`: COMMIT or ROLLBACK. `commits`: commits it on the way, as DDL does. `unknown`: there
+ * one, after committing an open one. `ends`: COMMIT or ROLLBACK. `commits`: may commit it on the way, as DDL does. `unknown`: there
  * is no telling from the text.
  */
 export type TransactionEffect = 'none' | 'begins' | 'ends' | 'commits' | 'unknown'
@@ -27,7 +27,7 @@ const commits: Verdict = { leaves: undefined, transaction: 'commits' }
  * changes it, so nobody can ask for it before a statement of his own. Hence `LAST_INSERT_ID(expr)`, SQL_CALC_FOUND_ROWS and NEXTVAL are clean.
  */
 const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
-  ...each('select insert update delete replace table values do show explain describe desc help kill', clean),
+  ...each('select insert update delete replace table values do show explain describe desc checksum help kill', clean),
   ...each('rename truncate optimize repair check grant revoke', commits),
   // MariaDB's ANALYZE runs the statement that follows; ANALYZE TABLE commits
   ['analyze', ([what]) => (is(what, 'select update delete insert replace with format') ? clean : commits)],

@@ -1,0 +1,58 @@
+import type { Permit } from '../../src/budget.js'
+import type { Driver, Session } from '../../src/driver.js'
+import { findDriver } from '../../src/drivers/load.js'
+import type { ConnectConfig } from '../../src/drivers/config.js'
+import { availableServers, type ServerKind, type TestServer } from '../../src/testing/server.js'
+
+export type DriverName = 'mysql2' | 'mariadb'
+
+export const DRIVERS: readonly DriverName[] = ['mysql2', 'mariadb']
+
+/** Every server with every driver. */
+export const PAIRS: { kind: ServerKind; name: DriverName }[] = availableServers().flatMap((kind) => DRIVERS.map((name) => ({ kind, name })))
+
+/** Passwords of MySQL 9 travel over plain TCP only if the mariadb driver is allowed to ask for the server's key. */
+const driverOptions: Record<DriverName, Record<string, unknown>> = { mysql2: {}, mariadb: { allowPublicKeyRetrieval: true } }
+
+export function driverFor(name: DriverName, config: ConnectConfig): Driver {
+  return findDriver(name)({ ...config, driverOptions: { ...driverOptions[name], ...config.driverOptions } })
+}
+
+export function permit(): Permit {
+  return { revoked: new AbortController().signal, idle: false, [Symbol.dispose]() {} }
+}
+
+export function connect(name: DriverName, config: ConnectConfig, signal: AbortSignal = new AbortController().signal): Promise<Session> {
+  return driverFor(name, config).connect(permit(), signal)
+}
+
+/** Collects what must never happen while it listens. */
+export class Watch {
+  readonly #seen: unknown[] = []
+  readonly #events = ['uncaughtException', 'unhandledRejection', 'warning'] as const
+  readonly #consoles = ['error', 'warn', 'log'] as const
+  readonly #originals = this.#consoles.map((name) => console[name])
+  readonly #note = (what: unknown): void => void this.#seen.push(what)
+
+  constructor() {
+    for (const event of this.#events) process.on(event, this.#note)
+    for (const name of this.#consoles) console[name] = (...args: unknown[]) => this.#note(args)
+  }
+
+  /** Two turns of the loop later, so that what floats has come up. */
+  async stop(): Promise<unknown[]> {
+    for (let turn = 0; turn < 2; turn++) await new Promise(setImmediate)
+    for (const event of this.#events) process.off(event, this.#note)
+    this.#consoles.forEach((name, index) => (console[name] = this.#originals[index] as typeof console.log))
+    return this.#seen
+  }
+}
+
+/** Until the server shows the session at work. */
+export async function untilBusy(server: TestServer, id: number): Promise<void> {
+  for (;;) {
+    const rows = await server.query('SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = ? AND COMMAND <> ?', [id, 'Sleep'])
+    if (rows.length > 0) return
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+}

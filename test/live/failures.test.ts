@@ -1,0 +1,560 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { SqlError } from 'mariadb'
+import { describe, test } from 'vitest'
+import type { Pool, Result } from '../../src/index.js'
+import { losing, type Loss } from '../../src/testing/relay.js'
+import { startServer } from '../../src/testing/server.js'
+import {
+  DRIVERS,
+  failure,
+  holdfastError,
+  MARIADB,
+  PAIRS,
+  scene,
+  sharedServer,
+  soon,
+  until,
+  untilNotRunning,
+  untilRunning,
+  openPool,
+  type DriverName,
+} from './support.js'
+
+const TABLE = 'CREATE TABLE {db}.t (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(200))'
+/** Minutes of work that both servers interrupt when told to; SLEEP they end each in a way of their own. */
+const ENDLESS = 'SELECT COUNT(*) FROM many a, many b, many c WHERE a.id + b.id + c.id < 0'
+const MANY = [
+  'CREATE TABLE {db}.many (id INT PRIMARY KEY)',
+  `INSERT INTO {db}.many WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) SELECT i FROM n`,
+]
+
+type Run = (sql: string, values?: unknown) => Promise<Result>
+/** The two ways to run a single statement. */
+const WAYS: [string, (db: Pool, act: (run: Run) => Promise<void>) => Promise<void>][] = [
+  ['db.query', (db, act) => act((sql, values) => db.query(sql, values))],
+  ['lease.query', (db, act) => db.use((lease) => act((sql, values) => lease.query(sql, values)))],
+]
+
+describe.each(PAIRS)('failures on $kind with $driver', { concurrent: true }, ({ kind, driver }) => {
+  for (const [way, by] of WAYS) {
+    for (const loss of ['reset-after', 'cut-after'] as const satisfies Loss[]) {
+      test(`${way}: a write whose reply is lost (${loss}) is not run again, and its effect is unknown`, async ({
+        expect,
+      }) => {
+        await scene(await sharedServer(kind), { driver, relay: {}, setup: TABLE }, async ({ db, relay, count }) => {
+          await by(db, async (run) => {
+            await run('SELECT 1')
+            relay.onRequest = losing('INSERT', loss)
+            const error = await holdfastError(run('INSERT INTO t (v) VALUES (?)', ['hush-hush']), 'SESSION_LOST')
+            expect(error.effect).toBe('unknown')
+            expect(error.cause).toBeInstanceOf(Error)
+            expect(error.message).not.toContain('hush-hush')
+          })
+          expect(relay.losses).toBe(1)
+          expect(await count('t')).toBe(1)
+          expect((await db.query('SELECT COUNT(*) AS n FROM t')).rows[0].n).toBe(1)
+        })
+      })
+    }
+
+    for (const loss of ['reset-before', 'cut-before'] as const satisfies Loss[]) {
+      test(`${way}: a write that was lost on its way (${loss}) is done at most once, and once if it succeeds`, async ({
+        expect,
+      }) => {
+        await scene(await sharedServer(kind), { driver, relay: {}, setup: TABLE }, async ({ db, relay, count }) => {
+          let reported: string | undefined
+          await by(db, async (run) => {
+            await run('SELECT 1')
+            relay.onRequest = losing('INSERT', loss)
+            reported = await run('INSERT INTO t (v) VALUES (1)').then(
+              ({ affectedRows }) => `done ${affectedRows}`,
+              (error) => `${error.code} ${error.effect}`,
+            )
+          })
+          expect(relay.losses).toBe(1)
+          if (reported === 'done 1') expect(await count('t')).toBe(1)
+          else {
+            // Nothing tells a request that was lost from a reply that was lost.
+            expect(reported).toBe('SESSION_LOST unknown')
+            expect(await count('t')).toBe(0)
+          }
+        })
+      })
+    }
+  }
+
+  test('an idempotent write whose reply is lost is run again', async ({ expect }) => {
+    await scene(await sharedServer(kind), { driver, relay: {}, setup: TABLE }, async ({ db, relay, count }) => {
+      await db.query('SELECT 1')
+      relay.onRequest = losing('REPLACE', 'reset-after', 2)
+      const { affectedRows } = await db.query("REPLACE INTO t (id, v) VALUES (7, 'x')", [], { idempotent: true })
+      expect(affectedRows).toBeGreaterThan(0)
+      expect(relay.losses).toBe(2)
+      expect(await count('t')).toBe(1)
+      expect(db.stats().total.retries).toBe(2)
+    })
+  })
+
+  test('a read whose reply is lost fails without idempotent, and is run again with it, prepared or not', async ({
+    expect,
+  }) => {
+    await scene(await sharedServer(kind), { driver, relay: {}, lanes: 'off' }, async ({ db, relay }) => {
+      for (const prepare of [false, true]) {
+        await db.query('SELECT 1')
+        relay.onRequest = losing('41 + ', 'reset-after')
+        const error = await holdfastError(db.query('SELECT 41 + ? AS n', [1], { prepare }), 'SESSION_LOST')
+        expect(error.effect).toBe('unknown')
+        relay.onRequest = losing('41 + ', 'cut-after')
+        const { rows } = await db.query('SELECT 41 + ? AS n', [1], { prepare, idempotent: true })
+        expect(Number(rows[0].n)).toBe(42)
+      }
+      expect(relay.losses).toBe(4)
+    })
+  })
+
+  test('KILL CONNECTION under a statement is SESSION_LOST, unknown; the pool and other sessions go on', async ({
+    expect,
+  }) => {
+    const server = await sharedServer(kind)
+    await scene(server, { driver, max: 2, setup: MANY }, async ({ db, account }) => {
+      const bystander = db.query('SELECT SLEEP(0.5) AS s')
+      const victim = failure(db.query(ENDLESS))
+      await server.kill(await untilRunning(server, account.user, 'a.id + b.id'))
+      const error = await victim
+      expect(error).toMatchObject({ code: 'SESSION_LOST', effect: 'unknown' })
+      expect((await bystander).rows).toEqual([{ s: 0 }])
+      expect((await db.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
+    })
+  })
+
+  test('KILL QUERY (1317) leaves session and lease usable, its variables too', async ({ expect }) => {
+    const server = await sharedServer(kind)
+    await scene(server, { driver, max: 1, setup: MANY }, async ({ db, account }) => {
+      const before = await db.use(async (lease) => {
+        await lease.query('SET @mine = 5')
+        const victim = failure(lease.query(ENDLESS))
+        await server.query('KILL QUERY ?', [await untilRunning(server, account.user, 'a.id + b.id')])
+        expect(await victim).toMatchObject({ errno: 1317 })
+        expect(Number((await lease.query('SELECT @mine AS m')).rows[0].m)).toBe(5)
+        return lease.threadId
+      })
+      await db.use(async (lease) => expect(lease.threadId).toBe(before))
+      expect(db.stats().total.opened).toBe(1)
+    })
+  })
+
+  test("what the server refuses keeps the driver's class, code and errno, and the session", async ({ expect }) => {
+    await scene(await sharedServer(kind), { driver, max: 1, setup: TABLE }, async ({ db }) => {
+      await db.query('INSERT INTO t (id) VALUES (1)')
+      const refused = {
+        1062: ['INSERT INTO t (id) VALUES (1)', 'ER_DUP_ENTRY', '23000'],
+        1064: ['SELEC 1', 'ER_PARSE_ERROR', '42000'],
+        1146: ['SELECT * FROM nowhere', 'ER_NO_SUCH_TABLE', '42S02'],
+      } as const
+      for (const [errno, [sql, code, sqlState]] of Object.entries(refused)) {
+        for (const prepare of [false, true]) {
+          const byPool = await failure(db.query(sql, [], { prepare }))
+          const byLease = await db.use((lease) => failure(lease.query(sql, [], { prepare })))
+          const byTransaction = await failure(db.transaction((tx) => tx.query(sql, [], { prepare })))
+          for (const error of [byPool, byLease, byTransaction]) {
+            expect(error).toMatchObject({ errno: Number(errno), code, sqlState })
+            if (driver === 'mariadb') expect(error).toBeInstanceOf(SqlError)
+            else expect(Object.getPrototypeOf(error)).toBe(Error.prototype)
+          }
+        }
+      }
+      expect(db.stats().total.opened).toBe(1)
+      expect(await failure(db.query('SELECT * FROM t WHERE v = ? AND', ['hush-hush']))).toMatchObject({ errno: 1064 })
+    })
+  })
+
+  test("a statement's own time limit on the server ends the statement, and nothing else", async ({ expect }) => {
+    const flavour = (await sharedServer(kind)).flavour
+    const sessionInit =
+      flavour === 'mariadb' ? 'SET SESSION max_statement_time = 0.2' : 'SET SESSION max_execution_time = 200'
+    await scene(await sharedServer(kind), { driver, max: 1, sessionInit, setup: MANY }, async ({ db }) => {
+      const error = await failure(db.query(ENDLESS))
+      expect(error.errno).toBe(flavour === 'mariadb' ? 1969 : 3024)
+      expect((await db.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
+      expect(db.stats().total.opened).toBe(1)
+    })
+  })
+
+  for (const prepare of [false, true]) {
+    test(`timeoutMs rejects at once, ends the statement on the server, and the slot comes back (prepare: ${prepare})`, async ({
+      expect,
+    }) => {
+      const server = await sharedServer(kind)
+      await scene(server, { driver, max: 2, setup: MANY }, async ({ db, account }) => {
+        for (const [sql, text] of [
+          [ENDLESS, 'a.id + b.id'],
+          ['SELECT SLEEP(30)', 'SLEEP(30)'],
+        ] as const) {
+          const error = await soon(holdfastError(db.query(sql, [], { prepare, timeoutMs: 300 }), 'QUERY_TIMEOUT'), 1_500)
+          expect(error.effect).toBe('unknown')
+          expect(error.message).toContain('300 ms')
+          await untilNotRunning(server, account.user, text, 2_000)
+          await until(() => db.stats().ghost === 0)
+        }
+        const all = await soon(Promise.all([1, 2].map(() => db.query('SELECT SLEEP(0.05) AS s'))), 2_000)
+        expect(all).toHaveLength(2)
+      })
+    })
+  }
+
+  test('an abort ends the statement likewise, and the reason is the cause', async ({ expect }) => {
+    const server = await sharedServer(kind)
+    await scene(server, { driver, max: 2, setup: MANY }, async ({ db, account }) => {
+      const controller = new AbortController()
+      const given = new Error('no longer wanted')
+      const victim = holdfastError(db.query(ENDLESS, [], { signal: controller.signal }), 'ABORTED')
+      await untilRunning(server, account.user, 'a.id + b.id')
+      controller.abort(given)
+      const error = await soon(victim, 500)
+      expect(error.cause).toBe(given)
+      expect(error.effect).toBe('unknown')
+      await untilNotRunning(server, account.user, 'a.id + b.id', 2_000)
+      expect((await failure(db.query('SELECT 1', [], { signal: controller.signal }))).effect).toBe('none')
+    })
+  })
+
+  test('with max 1 and the only session timed out, the next query is served soon', async ({ expect }) => {
+    const server = await sharedServer(kind)
+    await scene(server, { driver, max: 1, setup: MANY }, async ({ db, account }) => {
+      await holdfastError(db.query(ENDLESS, [], { timeoutMs: 200 }), 'QUERY_TIMEOUT')
+      expect((await soon(db.query('SELECT 1 AS one'), 2_500)).rows).toEqual([{ one: 1 }])
+      await untilNotRunning(server, account.user, 'a.id + b.id', 2_000)
+    })
+  })
+
+  test('a timed-out statement on a lease ends the lease; its release does no harm', async ({ expect }) => {
+    const server = await sharedServer(kind)
+    await scene(server, { driver, max: 2, setup: MANY }, async ({ db, account }) => {
+      const lease = await db.acquire()
+      await soon(holdfastError(lease.query(ENDLESS, [], { timeoutMs: 200 }), 'QUERY_TIMEOUT'), 1_500)
+      await holdfastError(lease.query('SELECT 1'), 'SESSION_LOST')
+      lease.release()
+      await holdfastError(lease.query('SELECT 1'), 'LEASE_RELEASED')
+      await untilNotRunning(server, account.user, 'a.id + b.id', 2_000)
+    })
+  })
+
+  test('SIGKILL and restart of the server under statements: they fail, and the pool goes on by itself', async ({
+    expect,
+  }) => {
+    await using server = await startServer(kind)
+    await scene(server, { driver, max: 3, setup: [TABLE, ...MANY] }, async ({ db, account }) => {
+      const under = [1, 2].map(() => failure(db.query(ENDLESS)))
+      const idempotent = db.query('SELECT SLEEP(1), 42 AS answer', [], { idempotent: true })
+      await untilRunning(server, account.user, 'a.id + b.id')
+      await untilRunning(server, account.user, 'answer')
+      const down = server.restart('SIGKILL')
+      for (const error of await Promise.all(under)) {
+        expect(error).toMatchObject({ code: 'SESSION_LOST', effect: 'unknown' })
+      }
+      // While it is down, and was not under way: it waits.
+      const waiting = Promise.all([1, 2, 3].map((n) => db.query('INSERT INTO t (v) VALUES (?)', [n])))
+      await down
+      expect(Number((await idempotent).rows[0].answer)).toBe(42)
+      expect(await waiting).toHaveLength(3)
+      expect((await db.query('SELECT COUNT(*) AS n FROM t')).rows[0].n).toBe(3)
+    })
+  })
+})
+
+describe.each(DRIVERS.map((driver) => ({ driver })))('failures with $driver', { concurrent: true }, ({ driver }) => {
+  test('a deadlock of a single statement in autocommit is run again', async ({ expect }) => {
+    const server = await sharedServer(MARIADB)
+    const setup = [
+      'CREATE TABLE {db}.t (id INT PRIMARY KEY, v INT)',
+      'INSERT INTO {db}.t SELECT seq, 0 FROM seq_1_to_200',
+    ]
+    await scene(server, { driver, setup }, async ({ db, account, root }) => {
+      await db.use(async (heavy) => {
+        await heavy.query('BEGIN')
+        await heavy.query('UPDATE t SET v = 1 WHERE id BETWEEN 2 AND 200')
+        const single = db.query('UPDATE t SET v = v + 10 WHERE id IN (1, 2)')
+        await untilRunning(server, account.user, 'v + 10')
+        await heavy.query('UPDATE t SET v = 1 WHERE id = 1') // the lighter one is the victim
+        await heavy.query('COMMIT')
+        expect((await single).affectedRows).toBe(2)
+      })
+      expect(db.stats().total.retries).toBeGreaterThan(0)
+      expect(await root('SELECT v FROM {db}.t WHERE id < 4')).toEqual([{ v: 11 }, { v: 11 }, { v: 1 }])
+    })
+  })
+
+  test('the time budget counts the wait in line', async ({ expect }) => {
+    const server = await sharedServer(MARIADB)
+    await scene(server, { driver, max: 1 }, async ({ db }) => {
+      const lease = await db.acquire()
+      const never = await soon(failure(db.query('SELECT 1', [], { timeoutMs: 150 })), 1_000)
+      expect(['QUERY_TIMEOUT', 'POOL_ACQUIRE_TIMEOUT']).toContain(never.code)
+      expect(never.effect).toBe('none')
+      const started = performance.now()
+      const late = holdfastError(db.query('SELECT SLEEP(20)', [], { timeoutMs: 900 }), 'QUERY_TIMEOUT')
+      await sleep(600)
+      lease.release()
+      await late
+      expect(performance.now() - started).toBeGreaterThan(850)
+      expect(performance.now() - started).toBeLessThan(1_400)
+    })
+  })
+
+  test('queryTimeoutMs is the default of timeoutMs: for the pool, leases and transactions', async ({ expect }) => {
+    const server = await sharedServer(MARIADB)
+    await scene(server, { driver, max: 2, queryTimeoutMs: 200 }, async ({ db, account }) => {
+      await soon(holdfastError(db.query('SELECT SLEEP(20)'), 'QUERY_TIMEOUT'), 1_200)
+      await soon(holdfastError(db.use((lease) => lease.query('SELECT SLEEP(20)')), 'QUERY_TIMEOUT'), 1_200)
+      await soon(holdfastError(db.transaction((tx) => tx.query('SELECT SLEEP(20)')), 'QUERY_TIMEOUT'), 1_200)
+      expect((await db.query('SELECT SLEEP(0.4) AS s', [], { timeoutMs: 5_000 })).rows).toEqual([{ s: 0 }])
+      await untilNotRunning(server, account.user, 'SLEEP(20)', 2_000)
+    })
+  })
+
+  test('a timed-out write says unknown, and on the server it is ended, not committed later', async ({ expect }) => {
+    const server = await sharedServer(MARIADB)
+    await scene(server, { driver, max: 2, setup: TABLE }, async ({ db, count, account }) => {
+      const slow = db.query("INSERT INTO t (v) SELECT 'late' FROM (SELECT SLEEP(1.5)) s", [], { timeoutMs: 200 })
+      expect((await holdfastError(slow, 'QUERY_TIMEOUT')).effect).toBe('unknown')
+      await untilNotRunning(server, account.user, 'SLEEP(1.5)')
+      await sleep(1_500)
+      expect(await count('t')).toBe(0)
+    })
+  })
+
+  test('statements that time out at the account limit give their slots back, and nobody sees 1226', async ({
+    expect,
+  }) => {
+    const server = await sharedServer(MARIADB)
+    await scene(server, { driver, max: 10, account: { maxUserConnections: 3 } }, async ({ db }) => {
+      const slow = Array.from({ length: 9 }, () => failure(db.query('SELECT SLEEP(20)', [], { timeoutMs: 2_500 })))
+      const codes = (await soon(Promise.all(slow), 6_000)).map((error) => error.code)
+      expect(codes.filter((code) => code !== 'QUERY_TIMEOUT' && code !== 'POOL_ACQUIRE_TIMEOUT')).toEqual([])
+      const after = await soon(Promise.all(Array.from({ length: 20 }, () => db.query('SELECT 1 AS one'))), 6_000)
+      expect(after).toHaveLength(20)
+    })
+  })
+
+  test('a silent network: timeoutMs rejects in time, and the pool recovers when it is heard again', async ({
+    expect,
+  }) => {
+    const server = await sharedServer(MARIADB)
+    await scene(server, { driver, max: 2, relay: {}, connectTimeoutMs: 500 }, async ({ db, relay }) => {
+      await Promise.all([1, 2].map(() => db.query('SELECT SLEEP(0.05)')))
+      relay.stall()
+      const silent = [1, 2, 3].map((n) => failure(db.query(`SELECT ${n}`, [], { timeoutMs: 400 })))
+      for (const error of await soon(Promise.all(silent), 1_500)) {
+        expect(['QUERY_TIMEOUT', 'POOL_ACQUIRE_TIMEOUT']).toContain(error.code)
+      }
+      relay.resume()
+      expect((await soon(db.query('SELECT 1 AS one'), 4_000)).rows).toEqual([{ one: 1 }])
+    })
+  })
+
+  test('concurrent queries on one lease run in their order, and a queued one that is aborted disturbs nobody', async ({
+    expect,
+  }) => {
+    const server = await sharedServer(MARIADB)
+    await scene(server, { driver, max: 1, setup: TABLE }, async ({ db, root }) => {
+      await db.use(async (lease) => {
+        const controller = new AbortController()
+        const slow = lease.query('SELECT SLEEP(0.3) AS s')
+        const queued = Array.from({ length: 20 }, (_, n) => {
+          const options = n === 3 ? { signal: controller.signal } : n === 7 ? { timeoutMs: 50 } : {}
+          return lease.query('INSERT INTO t (v) VALUES (?)', [`${n}`], options)
+        })
+        for (const each of queued) each.catch(() => {})
+        controller.abort()
+        expect(await holdfastError(queued[3] as Promise<unknown>, 'ABORTED')).toMatchObject({ effect: 'none' })
+        expect(await holdfastError(queued[7] as Promise<unknown>, 'QUERY_TIMEOUT')).toMatchObject({ effect: 'none' })
+        expect((await slow).rows).toEqual([{ s: 0 }])
+        await Promise.allSettled(queued)
+        expect((await lease.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
+      })
+      const kept = (await root<{ v: string }>('SELECT v FROM {db}.t ORDER BY id')).map(({ v }) => Number(v))
+      expect(kept).toEqual([...Array(20).keys()].filter((n) => n !== 3 && n !== 7))
+    })
+  })
+
+  test('a driver that refuses the arguments harms nobody', async ({ expect }) => {
+    const server = await sharedServer(MARIADB)
+    await scene(server, { driver, max: 1, setup: TABLE }, async ({ db }) => {
+      const error = await failure(db.query('SELECT ? AS x', [undefined], { prepare: true })).catch(() => undefined)
+      if (error) expect(error).toBeInstanceOf(Error)
+      await failure(db.query('SELECT ?, ?', [], { prepare: true }))
+      expect((await soon(db.query('SELECT 1 AS one'))).rows).toEqual([{ one: 1 }])
+      const { rows } = await db.query('SELECT ? AS a, ? AS b', ["it's", null])
+      expect(rows).toEqual([{ a: "it's", b: null }])
+    })
+  })
+
+  test('a session that was killed while idle fails nobody: noticed, or by the free look', async ({ expect }) => {
+    const server = await sharedServer(MARIADB)
+    await scene(server, { driver, max: 1, trustMs: 0, setup: TABLE }, async ({ db, account, count }) => {
+      for (let round = 1; round <= 15; round++) {
+        await db.query('SELECT 1')
+        for (const { id } of await server.sessions(account.user)) await server.kill(id)
+        await server.untilNoSessions(account.user)
+        await db.query('INSERT INTO t (v) VALUES (?)', [round])
+      }
+      expect(await count('t')).toBe(15)
+    })
+  })
+
+  test('a session that dies idle on a lease: SESSION_LOST, and nothing was done', async ({ expect }) => {
+    const server = await sharedServer(MARIADB)
+    await scene(server, { driver, max: 1, setup: TABLE }, async ({ db, count }) => {
+      await db.use(async (lease) => {
+        await server.kill(lease.threadId)
+        await sleep(100)
+        const error = await holdfastError(lease.query('INSERT INTO t (v) VALUES (1)'), 'SESSION_LOST')
+        expect(error.effect).toBe('none')
+      })
+      expect(await count('t')).toBe(0)
+      expect((await db.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
+    })
+  })
+
+  test('under KILLs and resets at random, what succeeds was done once, what says none was not done', async ({
+    expect,
+  }) => {
+    const server = await sharedServer(MARIADB)
+    const setup = 'CREATE TABLE {db}.t (n INT, KEY (n))'
+    await scene(server, { driver, max: 5, relay: {}, setup }, async ({ db, account, relay, root }) => {
+      let going = true
+      const chaos = (async () => {
+        for (let round = 0; going; round++) {
+          await sleep(15)
+          if (round % 3 === 0) relay.reset()
+          else for (const { id } of await server.sessions(account.user)) await server.kill(id).catch(() => {})
+        }
+      })()
+      const told = new Map<number, string>()
+      const worker = async (first: number): Promise<void> => {
+        for (let n = first; n < first + 100; n++) {
+          const sql = n % 4 === 0 ? 'INSERT INTO t SELECT ? FROM (SELECT SLEEP(0.005)) s' : 'INSERT INTO t VALUES (?)'
+          await db.query(sql, [n]).then(
+            () => told.set(n, 'done'),
+            (error) => told.set(n, error.effect ?? `${error}`),
+          )
+        }
+      }
+      await soon(Promise.all([0, 1000, 2000, 3000, 4000].map(worker)), 20_000)
+      going = false
+      await chaos
+      const rows = await root<{ n: number; times: number }>('SELECT n, COUNT(*) times FROM {db}.t GROUP BY n')
+      const done = new Map(rows.map(({ n, times }) => [n, Number(times)]))
+      const wrong = [...told].filter(([n, what]) => {
+        const times = done.get(n) ?? 0
+        return what === 'done' ? times !== 1 : what === 'none' ? times !== 0 : what === 'unknown' ? times > 1 : true
+      })
+      expect(wrong).toEqual([])
+      expect([...told.values()].filter((what) => what === 'done').length).toBeGreaterThan(100)
+    })
+  })
+
+  test('a drained pool refuses with POOL_CLOSED; so does one whose drain waits for a lease', async ({ expect }) => {
+    const server = await sharedServer(MARIADB)
+    await scene(server, { driver, max: 1, setup: TABLE }, async ({ db, count }) => {
+      const lease = await db.acquire()
+      const inLine = failure(db.query('SELECT 1'))
+      const drained = db.drain({ timeoutMs: 5_000 })
+      expect(await inLine).toMatchObject({ code: 'POOL_CLOSED', effect: 'none' })
+      await holdfastError(db.query('SELECT 1'), 'POOL_CLOSED')
+      await holdfastError(db.acquire(), 'POOL_CLOSED')
+      await holdfastError(db.transaction(async () => {}), 'POOL_CLOSED')
+      await holdfastError(db.stream('SELECT 1').next(), 'POOL_CLOSED')
+      await lease.query('INSERT INTO t (v) VALUES (1)') // a lease may finish
+      lease.release()
+      await soon(drained, 1_500)
+      expect(db.drain()).toBe(drained)
+      await holdfastError(db.query('SELECT 1'), 'POOL_CLOSED')
+      expect(await count('t')).toBe(1)
+    })
+  })
+})
+
+describe.each(DRIVERS.map((driver) => ({ driver })))('statements too large, with $driver', ({ driver }) => {
+  test.for(PAIRS.filter((pair) => pair.driver === driver))(
+    'PACKET_TOO_LARGE on $kind: not executed, others unharmed, and the pool goes on',
+    async ({ kind }, { expect }) => {
+      await using server = await startServer(kind, { flags: ['--max-allowed-packet=1M'] })
+      const setup = 'CREATE TABLE {db}.t (id INT PRIMARY KEY AUTO_INCREMENT, v LONGTEXT)'
+      await scene(server, { driver, max: 3, setup }, async ({ db, count }) => {
+        await Promise.all([1, 2, 3].map(() => db.query('SELECT SLEEP(0.05)')))
+        const bystander = db.query('SELECT SLEEP(0.5) AS s')
+        for (const megabytes of [1.5, 3, 20]) {
+          const values = ['x'.repeat(megabytes * 1024 * 1024)]
+          const sql = 'INSERT INTO t (v) VALUES (?)'
+          const byPool = await holdfastError(soon(db.query(sql, values), 5_000), 'PACKET_TOO_LARGE')
+          expect(byPool.effect).toBe('none')
+          expect(byPool.message).toContain('max_allowed_packet')
+          expect(byPool.message.length).toBeLessThan(1_000)
+          const byLease = await db.use((lease) => holdfastError(lease.query(sql, values), 'PACKET_TOO_LARGE'))
+          expect(byLease.effect).toBe('none')
+          let runs = 0
+          const inTransaction = db.transaction(async (tx) => {
+            runs++
+            await tx.query("INSERT INTO t (v) VALUES ('small')")
+            await tx.query(sql, values)
+          })
+          expect((await holdfastError(inTransaction, 'PACKET_TOO_LARGE')).effect).toBe('rolled-back')
+          expect(runs).toBe(1)
+        }
+        expect((await bystander).rows).toEqual([{ s: 0 }])
+        await db.query('INSERT INTO t (v) VALUES (?)', ['x'.repeat(900_000)])
+        expect(await count('t')).toBe(1)
+      })
+    },
+  )
+})
+
+// The event loop is blocked for two seconds: nothing else may run beside this.
+describe.each(PAIRS)('wait_timeout passes while the event loop is blocked, on $kind with $driver', ({ kind, driver }) => {
+  test('no query fails, and a lease is told that nothing was done', async ({ expect }) => {
+    const options = { driver, max: 3, sessionInit: 'SET SESSION wait_timeout = 1', setup: TABLE }
+    await scene(await sharedServer(kind), options, async ({ db, count }) => {
+      await Promise.all([1, 2, 3].map(() => db.query('SELECT SLEEP(0.05)')))
+      const lease = await db.acquire()
+      await lease.query('SELECT 1')
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1_600)
+      const onLease = failure(lease.query('INSERT INTO t (v) VALUES (1)'))
+      const done = await Promise.allSettled([1, 2, 3, 4].map((v) => db.query('INSERT INTO t (v) VALUES (?)', [v])))
+      expect(done.map((each) => (each.status === 'rejected' ? each.reason : 'done'))).toEqual(Array(4).fill('done'))
+      expect(await onLease).toMatchObject({ code: 'SESSION_LOST', effect: 'none' })
+      lease.release()
+      expect(await count('t')).toBe(4)
+    })
+  })
+})
+
+describe.each(PAIRS)('SIGTERM of the server, on $kind with $driver', { concurrent: true }, ({ kind, driver }) => {
+  test('a write that waits for a lock is undone by the shutdown; it is done once if reported so', async ({
+    expect,
+  }) => {
+    await using server = await startServer(kind)
+    const setup = ['CREATE TABLE {db}.t (id INT PRIMARY KEY, v INT)', 'INSERT INTO {db}.t VALUES (1, 0)']
+    await scene(server, { driver, max: 2, setup }, async ({ account, db, count }) => {
+      const holder = openPool(account.url, driver as DriverName)
+      const lock = await holder.acquire()
+      await lock.query('BEGIN')
+      await lock.query('UPDATE t SET v = 100')
+      const write = db.query('UPDATE t SET v = v + 1').then(
+        () => 'done',
+        (error) => `${error.code} ${error.effect}`,
+      )
+      await untilRunning(server, account.user, 'v + 1')
+      await server.restart('SIGTERM')
+      lock.release()
+      await holder.drain({ timeoutMs: 500 })
+      const told = await soon(write, 12_000)
+      if (told === 'done') expect(await count('t', 'v = 1')).toBe(1)
+      else {
+        expect(told).toBe('SESSION_LOST unknown')
+        expect(await count('t', 'v IN (0, 1)')).toBe(1)
+      }
+      expect((await db.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
+    })
+  })
+})
