@@ -8,6 +8,7 @@ import { plainValues, type Column } from './mariadb-values.js'
 import type { Rows } from './rows.js'
 import { DriverSession, type Done } from './session.js'
 import { sslOf } from './ssl.js'
+import { insertIdOf } from './values.js'
 import type { Wire } from './wire.js'
 
 /** What we call of `mariadb/callback`. */
@@ -172,7 +173,7 @@ class MariadbSession extends DriverSession {
     try {
       command()
     } catch (error) {
-      this.destroy()
+      this.wire.sever()
       done(error)
     }
   }
@@ -228,6 +229,5 @@ function isOk(row: Row): boolean {
 
 function okOf(ok: Ok | undefined): Result {
   const { affectedRows = 0, insertId = 0, warningStatus = 0 } = ok ?? {}
-  const id = Number(insertId)
-  return { rows: [], fields: [], affectedRows, insertId: Number.isSafeInteger(id) ? id : BigInt(insertId), warnings: warningStatus }
+  return { rows: [], fields: [], affectedRows, insertId: insertIdOf(insertId), warnings: warningStatus }
 }

@@ -7,6 +7,7 @@ import { installedDriver } from './installed.js'
 import type { Rows } from './rows.js'
 import { DriverSession, type Done } from './session.js'
 import { sslOf } from './ssl.js'
+import { insertIdOf } from './values.js'
 import type { Wire } from './wire.js'
 
 /**
@@ -40,7 +41,6 @@ interface Command {
 
 interface Ok {
   readonly affectedRows: number
-  /** A string beyond 2^53; negative beyond 2^63, though the server's number has no sign. */
   readonly insertId: number | string
   readonly warningStatus: number
 }
@@ -141,11 +141,5 @@ function resultOf(rows: unknown, fields: unknown): Result {
 
 function okOf(ok: Ok | undefined): Result {
   const { affectedRows = 0, insertId = 0, warningStatus = 0 } = ok ?? {}
-  return {
-    rows: [],
-    fields: [],
-    affectedRows,
-    insertId: typeof insertId === 'number' && insertId >= 0 ? insertId : BigInt.asUintN(64, BigInt(insertId)),
-    warnings: warningStatus,
-  }
+  return { rows: [], fields: [], affectedRows, insertId: insertIdOf(insertId), warnings: warningStatus }
 }

@@ -38,3 +38,14 @@ export function greetingOf(packet: Buffer): { readonly server: Server; readonly 
   const flavour = /mariadb/i.test(version) ? 'mariadb' : 'mysql'
   return { server: { flavour, version }, offersTls: (packet.readUInt16LE(capabilities) & CLIENT_SSL) !== 0 }
 }
+
+const COM_STMT_PREPARE = 0x16
+const COM_STMT_SEND_LONG_DATA = 0x18
+const COM_STMT_CLOSE = 0x19
+
+/** A whole packet that has the server execute nothing. A part of one is taken for more. */
+export function isPreparation(chunk: Uint8Array | string): boolean {
+  const command = chunk[HEADER_BYTES]
+  if (command !== COM_STMT_PREPARE && command !== COM_STMT_SEND_LONG_DATA && command !== COM_STMT_CLOSE) return false
+  return Buffer.isBuffer(chunk) && chunk[3] === 0 && chunk.length === HEADER_BYTES + chunk.readUIntLE(0, 3)
+}

@@ -2,7 +2,7 @@ import { Socket } from 'node:net'
 import tls, { type TLSSocket } from 'node:tls'
 import type { Server } from '../driver.js'
 import type { ConnectConfig } from './config.js'
-import { errorOf, greetingOf, type ServerError } from './packets.js'
+import { errorOf, greetingOf, isPreparation, type ServerError } from './packets.js'
 
 /**
  * Quiet for so long, a connection is probed, then each second ten times (Node's fixed numbers): a peer that vanished is
@@ -31,6 +31,8 @@ export interface WireFailure {
 export class Wire {
   /** What the driver is given. */
   readonly socket: Socket
+  /** Since the last rest, something was written that the server may execute. */
+  hasAsked = false
   /** Bytes before encryption: handed to the kernel, and received. */
   written = 0
   received = 0
@@ -84,6 +86,7 @@ export class Wire {
   /** No statement runs: whatever comes now before the next one was not asked for. */
   rest(): void {
     this.#isFresh = !this.#isCompressed
+    this.hasAsked = false
     this.refusal = undefined
     this.infile = false
   }
@@ -145,6 +148,7 @@ export class Wire {
     }
     socket.write = (chunk: Uint8Array | string, ...rest: unknown[]): boolean => {
       this.written += chunk.length
+      this.hasAsked ||= this.#isCompressed || !isPreparation(chunk)
       this.receivedAtWrite = this.received
       const callback = rest.pop()
       if (typeof callback !== 'function') return write(chunk, ...rest, callback)

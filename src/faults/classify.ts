@@ -11,15 +11,15 @@ export interface Evidence {
   readonly answered: boolean
   /** The socket is whole: neither ended, nor failed, nor dropped by us. */
   readonly alive: boolean
-  /** The network or the peer ended the connection: not the driver, and not we. */
+  /** The network, the peer or the session's holder ended the connection; not the driver. */
   readonly hungUp: boolean
-  /** Whether anything of this statement was handed to the kernel. */
+  /** Something was handed to the kernel that the server may execute: more than a PREPARE. */
   readonly sent: boolean
   /** The kernel refused bytes of this statement: the server cannot have had all of it. */
   readonly writeFailed: boolean
   /** Something came back after the last byte that was sent. */
   readonly replied: boolean
-  /** How much of this statement was handed to the kernel. */
+  /** How much was handed to the kernel, all in all. */
   readonly sentBytes: number
   /**
    * The text holds several statements, or calls a procedure: when it fails, what stood before the part that failed may
@@ -47,15 +47,15 @@ export function classify(error: unknown, evidence: Evidence): Fault {
 }
 
 function classifyStatement(error: unknown, failure: Failure, evidence: Evidence): Fault {
-  const { alive, sent, sentBytes, traits } = evidence
+  const { alive, hungUp, sent, replied, sentBytes, traits } = evidence
   if (evidence.answered) return classifyAnswer(error, failure, evidence)
-  if (!sent) return alive ? new Fault('client', 'usable', 'none', error) : new Fault('lost', 'lost', 'none', error)
-  // The driver could not make sense of the reply: the statement has run.
-  if (alive) return new Fault('client', 'usable', 'unknown', error)
-  if (!evidence.replied && traits?.maxAllowedPacket !== undefined && sentBytes > traits.maxAllowedPacket) {
+  if (hungUp && !replied && traits?.maxAllowedPacket !== undefined && sentBytes > traits.maxAllowedPacket) {
     return new Fault('packet-too-large', 'lost', 'none', error)
   }
-  return new Fault('lost', 'lost', evidence.writeFailed && !evidence.replied ? 'none' : 'unknown', error)
+  // When nobody else ended it, the driver failed: over the values before it sent them, or over the reply.
+  const kind = hungUp ? 'lost' : 'client'
+  const isUndone = !sent || (evidence.writeFailed && !replied)
+  return new Fault(kind, alive ? 'usable' : 'lost', isUndone ? 'none' : 'unknown', error)
 }
 
 function classifyAnswer(error: unknown, { errno, message }: Failure, evidence: Evidence): Fault {

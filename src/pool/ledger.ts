@@ -86,6 +86,11 @@ export class Ledger {
   get waiting(): number {
     return this.#line.length
   }
+  /** How many wait beyond those for whom there is room. */
+  get queued(): number {
+    const { leased, lane, closing, ghost } = this.#count
+    return this.#line.length - Math.max(0, this.ceiling - leased - lane - closing - ghost)
+  }
   get slots(): Iterable<Slot> {
     return this.#slots
   }
@@ -190,10 +195,12 @@ export class Ledger {
     return this.#pump(now)
   }
 
-  /** An idle session's connection ended: the server has let go of it. */
+  /** A session's connection ended. Idle, it goes; lent or checked, whoever has it finds out. */
   lost(slot: Slot, now: number): Order[] {
+    // What we ended ourselves says nothing about the others.
+    if (slot.place === 'closing' || slot.place === 'ghost') return NOTHING
     this.#suspectedAt = now
-    return slot.place === 'idle' ? this.#retire(slot, 'lost', now) : []
+    return slot.place === 'idle' ? this.#retire(slot, 'lost', now) : NOTHING
   }
 
   /** A leased session's statement was cut off while the server still runs it. */
@@ -413,5 +420,7 @@ export class Ledger {
     if (!this.#slots.delete(slot)) return
     if (slot.stalled) this.#stalled--
     this.#count[slot.place]--
+    // Cut off by a drain while it was lent: it will not be taken back.
+    slot.place = 'closing'
   }
 }

@@ -77,7 +77,7 @@ export class Lender {
   wait(timeoutMs: number, signal: AbortSignal | undefined): Promise<Slot> {
     if (this.#ledger.isShut) return Promise.reject(poolClosed(this.options.name))
     if (signal?.aborted) return Promise.reject(aborted(signal))
-    if (this.#ledger.waiting >= this.options.queueLimit) return Promise.reject(queueFull(this))
+    if (this.#ledger.queued >= this.options.queueLimit) return Promise.reject(queueFull(this))
     return this.#stand(timeoutMs, signal, (waiter, now) => this.#ledger.asked(waiter, now))
   }
 
@@ -89,6 +89,7 @@ export class Lender {
   }
 
   giveBack(slot: Slot, condition: Condition): void {
+    if (slot.place !== 'leased') return
     const now = this.clock.now()
     this.#total.released++
     if (events.released.hasSubscribers) {
@@ -177,6 +178,7 @@ export class Lender {
     this.#carryOut(this.#ledger.shut(this.clock.now()))
     this.#dialer?.cancel()
     this.#shutdown.abort(poolClosed(this.options.name))
+    for (const slot of this.#ledger.slots) if (slot.place === 'ghost') slot.session?.destroy()
     if (this.#ledger.held > 0) {
       const timer = this.clock.after(timeoutMs, () => this.#cutAll(), true)
       await new Promise<void>((resolve) => (this.#emptied = resolve))

@@ -133,7 +133,7 @@ const RULES: Record<keyof PoolOptions, Rule> = {
   acquireTimeoutMs: { kind: 'ms', leastMs: 50 },
   connectTimeoutMs: { kind: 'ms', leastMs: 50 },
   queryTimeoutMs: { kind: 'ms', leastMs: 50 },
-  queueLimit: { kind: 'count', least: 0 },
+  queueLimit: { kind: 'count', least: 1 },
   idleTimeoutMs: { kind: 'ms', leastMs: 100 },
   maxLifetimeMs: { kind: 'ms', leastMs: 100, seconds: [1_800, 3_600, 7_200, 28_800] },
   trustMs: { kind: 'ms' },
@@ -245,8 +245,10 @@ function check(name: string, value: unknown, rule: Rule): void {
 
 function checkCount(name: string, value: unknown, { least = 0, most = Infinity }: Rule): void {
   if (Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most) return
+  if (name === 'queueLimit' && value === Infinity) return
+  const hint = name === 'queueLimit' ? '; leave it out for 10 000, or write Infinity for no limit' : ''
   const range = most === Infinity ? `of at least ${least}` : `from ${least} to ${most}`
-  throw invalid(`${name} must be a whole number ${range}, not ${show(value)}`)
+  throw invalid(`${name} must be a whole number ${range}, not ${show(value)}${hint}`)
 }
 
 function checkMs(name: string, value: unknown, { leastMs = 0, seconds = [] }: Rule): void {

@@ -76,7 +76,7 @@ function examine(sql: string, flavour: Flavour | undefined): Shape {
 }
 
 function readings(sql: string): readonly Escaping[] {
-  if (sql.includes('\\"')) return [`'"`, `'`, '']
+  return [`'"`]
   return sql.includes("\\'") ? [`'"`, ''] : [`'"`]
 }
 

@@ -214,7 +214,7 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
         const work = s.query({ sql: 'SELECT ? AS x', values: [value], prepare }).catch((error: unknown) => error)
         const outcome = await Promise.race([work, sleep(2000, 'hangs')])
         expect(outcome).not.toBe('hangs')
-        if (outcome instanceof Fault) expect(outcome).toMatchObject({ effect: 'none' })
+        if (outcome instanceof Fault) expect(outcome).toMatchObject({ kind: expect.stringMatching(/client|statement/), effect: 'none' })
         const rows = s.alive ? s.stream({ sql: 'SELECT ? AS x', values: [value], prepare }) : undefined
         await rows?.next().catch((error: unknown) => expect(error).toBeInstanceOf(Fault))
         await rows?.next().catch(() => {})
@@ -521,8 +521,8 @@ describe.each(PAIRS)('$name with TLS on $kind', ({ kind, name }) => {
     await using relay = await startRelay(server)
     for (let request = 1; request <= 4; request++) {
       let seen = 0
-      relay.onRequest = (_chunk) => (++seen === request ? `${how}-before` : undefined)
-      const s = await connect(name, { ...relay.config(config() as never), host: 'localhost' } as ConnectConfig).catch((fault: unknown) => fault)
+      relay.onRequest = () => (++seen === request ? `${how}-before` : undefined)
+      const s = await connect(name, { ...config(), port: relay.port }).catch((fault: unknown) => fault)
       if (s instanceof Fault) expect(s).toMatchObject({ kind: 'unreachable', session: 'lost', effect: 'none' })
       else (s as { destroy(): void }).destroy()
     }

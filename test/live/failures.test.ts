@@ -18,7 +18,7 @@ import {
   untilRunning,
   openPool,
   type DriverName,
-} from './support.js'
+} from './scene.js'
 
 const TABLE = 'CREATE TABLE {db}.t (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(200))'
 /** Minutes of work that both servers interrupt when told to; SLEEP they end each in a way of their own. */

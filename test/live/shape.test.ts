@@ -380,7 +380,8 @@ describe.each(availableServers())('%s', (kind) => {
       await use(`${name}(0)`)
       if (isBuiltIn(name, true, server.flavour)) await use(`${name} (0)`)
     }
-    expect(await rowsOf(connection, 'SELECT @called')).toEqual([['plain']])
+    const [[called]] = (await rowsOf(connection, 'SELECT @called')) as [[unknown]]
+    expect(String(called)).toBe('plain')
   })
 
   test('what is no call to the scanner is none to the server', async () => {
@@ -406,22 +407,22 @@ describe.each(availableServers())('%s', (kind) => {
 
   const modes = ['', 'ANSI_QUOTES', 'NO_BACKSLASH_ESCAPES', 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES', 'IGNORE_SPACE']
   test.each(kind.startsWith('mariadb') ? [...modes, 'ORACLE'] : modes)('the scanner reads quotes and comments as the server does: sql_mode %s', async (mode) => {
-    const pieces = ["'", '"', '`', '\\', "''", "\\'", '\\"', '\\\\', ' -- ', '--', '#', '\n', '/*', '*/', ' ', ', ', 'a', '1', "'a'", '"a"', '1.', '1e1', ' AS ']
-    const harm = ['@called := 1', 'f(1)', 'f (1)', 'shop.f(1)', '`f`(1)']
-    const piece = fc.oneof({ weight: 5, arbitrary: fc.constantFrom(...pieces) }, { weight: 1, arbitrary: fc.constantFrom(...harm.map((each) => `, ${each}`)) })
-    const texts = fc.sample(
-      fc.array(piece, { minLength: 1, maxLength: 9 }).map((parts) => `SELECT 1${parts.join('')}`),
-      { numRuns: 1000, seed: 7 },
-    )
+    const pieces = ["'", '"', '`', '\\', ' -- ', '#', '\n', '/*', '*/', ' ', 'a', '1.', '1e1', 'AS ']
+    const harm = ['@called := 1', 'f(1)', 'f (1)', 'shop.f(1)', '`f`(1)'].map((call) => `, ${call}`)
+    const ends = ['', "'", '"', "''", '""', ' -- ', '#', "' -- '", '" -- "', "' #", '" #']
+    const part = fc.oneof({ weight: 8, arbitrary: fc.constantFrom(...pieces) }, { weight: 1, arbitrary: fc.constantFrom(...harm) })
+    const text = fc.tuple(fc.array(part, { maxLength: 8 }), fc.constantFrom(...harm), fc.array(part, { maxLength: 5 }), fc.constantFrom(...ends))
+    const texts = fc.sample(text.map((parts) => `SELECT 1,${parts.flat().join('')}`), { numRuns: 1500, seed: 7 })
     const connection = await another(mode)
     const tally = { calledAndDoubted: 0, clean: 0 }
-    for (const sql of texts.filter((text) => /called|f/.test(text))) {
+    for (const sql of texts) {
       const clean = shapeOf(sql, server.flavour).leavesState === undefined
       const called = await isCalled(connection, sql)
       if (called) expect([sql, clean]).toEqual([sql, false])
       if (called) tally.calledAndDoubted++
       if (clean) tally.clean++
     }
+    console.log(kind, mode, tally)
     expect(tally.calledAndDoubted).toBeGreaterThan(10)
     expect(tally.clean).toBeGreaterThan(10)
   })

@@ -1,0 +1,105 @@
+import { performance } from 'node:perf_hooks'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { startProcess, type TestProcess } from '../testing/process.js'
+import { startServer, type Account, type AccountOptions, type TestServer } from '../testing/server.js'
+import { contender, type Address, type Contender, type ContenderOptions } from './contender.js'
+import type { DriverName, Side } from './outcome.js'
+
+/** An account with a table `work`: each piece of work leaves a row, or a few, with its token. */
+export interface Site {
+  readonly server: TestServer
+  readonly account: Account
+}
+
+export interface Servers {
+  /** Nothing happens to it. */
+  readonly steady: TestServer
+  /** Its wait_timeout is 2 s. */
+  readonly hasty: TestServer
+  /** It is killed. What was committed is in the file by then: a test's server would be faster and keep less. */
+  readonly frail: TestServer
+}
+
+export const WAIT_TIMEOUT_S = 2
+
+/** Where things are broken: private servers, accounts on them, and pools and processes that use those. */
+export class Lab {
+  readonly driver: DriverName
+  readonly servers: Servers
+  readonly #say: (text: string) => void
+
+  constructor(driver: DriverName, servers: Servers, say: (text: string) => void) {
+    this.driver = driver
+    this.servers = servers
+    this.#say = say
+  }
+
+  /** What is being broken right now. */
+  say(text: string): void {
+    this.#say(text)
+  }
+
+  async site(server: TestServer, options: AccountOptions = {}): Promise<Site> {
+    const account = await server.createAccount(options)
+    await server.query('CREATE TABLE ??.work (id INT AUTO_INCREMENT PRIMARY KEY, token VARCHAR(40), step INT)', [
+      account.database,
+    ])
+    return { server, account }
+  }
+
+  contender(side: Side, address: Address, options: Partial<ContenderOptions> = {}): Contender {
+    return contender({ side, driver: this.driver, address, ...options })
+  }
+
+  /** One of the programs beside this file, compiled, in a process of its own. */
+  process(file: string, task: object, node: readonly string[] = []): TestProcess {
+    const child = startProcess(new URL(file, import.meta.url), {
+      args: [JSON.stringify(task)],
+      node: [process.execPath, '--no-warnings', ...node],
+    })
+    const kill = (): void => void child.kill()
+    process.once('exit', kill)
+    void child.exited.then(() => process.off('exit', kill))
+    return child
+  }
+}
+
+export async function startServers(): Promise<Servers & AsyncDisposable> {
+  const [steady, hasty, frail] = await Promise.all([
+    startServer('mariadb-10.11'),
+    startServer('mariadb-10.11', { flags: [`--wait-timeout=${WAIT_TIMEOUT_S}`] }),
+    startServer('mariadb-10.11', { flags: ['--innodb-flush-log-at-trx-commit=2'] }),
+  ])
+  const all = [steady, hasty, frail]
+  return {
+    steady,
+    hasty,
+    frail,
+    [Symbol.asyncDispose]: async () => void (await Promise.all(all.map((server) => server[Symbol.asyncDispose]()))),
+  }
+}
+
+/** How many rows each token has left. */
+export async function rowsOf({ server, account }: Site): Promise<Map<string, number>> {
+  const rows = await server.query<{ token: string; n: number }>(
+    'SELECT token, COUNT(*) AS n FROM ??.work GROUP BY token',
+    [account.database],
+  )
+  return new Map(rows.map(({ token, n }) => [token, n]))
+}
+
+/** The threads of the account that run this, when there are so many of them. */
+export async function threadsRunning({ server, account }: Site, text: string, count: number): Promise<number[]> {
+  const deadline = performance.now() + 5_000
+  for (;;) {
+    const sessions = await server.sessions(account.user)
+    const running = sessions.filter(({ info }) => info?.includes(text))
+    if (running.length >= count) return running.map(({ id }) => id)
+    if (performance.now() > deadline) throw new Error(`${running.length} of ${count} run ${text} after 5 s`)
+    await sleep(5)
+  }
+}
+
+export function tokens(count: number): string[] {
+  return Array.from({ length: count }, (_, index) => `call ${index + 1}`)
+}
