@@ -11,7 +11,7 @@ import { FakeDriver, type Fate, type Step } from './testing/fake-driver.js'
 function world(options: PoolOptions = {}): { clock: FakeClock; driver: FakeDriver; db: Pool; budget: LocalBudget } {
   const clock = new FakeClock()
   const driver = new FakeDriver(clock)
-  const budget = new LocalBudget()
+  const budget = new LocalBudget(clock)
   return { clock, driver, budget, db: buildPool(resolveOptions({ driver, budget, ...options }), clock) }
 }
 

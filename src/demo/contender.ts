@@ -24,7 +24,8 @@ export interface ContenderOptions {
   readonly holdfast?: PoolOptions
 }
 
-export type Run = (sql: string, values?: readonly unknown[]) => Promise<unknown>
+/** Gives the rows of a statement that has any. */
+export type Run = (sql: string, values?: unknown[]) => Promise<unknown>
 
 export interface Held {
   readonly run: Run
@@ -50,13 +51,13 @@ function holdfast({ driver, address, max = 10, leakAfterMs, holdfast }: Contende
   const leaks = leakAfterMs === undefined ? {} : { leakAfterMs }
   const pool = createPool({ ...address, driver, max, ...leaks, ...holdfast })
   return {
-    read: (sql, values) => pool.query(sql, values, { idempotent: true }),
-    write: (sql, values) => pool.query(sql, values),
+    read: async (sql, values) => (await pool.query(sql, values, { idempotent: true })).rows,
+    write: async (sql, values) => (await pool.query(sql, values)).rows,
     acquire: async () => {
       const lease = await pool.acquire()
-      return { run: (sql, values) => lease.query(sql, values), release: () => lease.release() }
+      return { run: async (sql, values) => (await lease.query(sql, values)).rows, release: () => lease.release() }
     },
-    transaction: (block) => pool.transaction((tx) => block((sql, values) => tx.query(sql, values))),
+    transaction: (block) => pool.transaction((tx) => block(async (sql, values) => (await tx.query(sql, values)).rows)),
     [Symbol.asyncDispose]: () => pool.drain({ timeoutMs: 500 }),
   }
 }
@@ -68,16 +69,17 @@ function mysql2Pool({ address, max = 10 }: ContenderOptions): Contender {
   const acquire = async (): Promise<Transactional> => {
     const connection = await pool.getConnection()
     return {
-      run: (sql, values) => connection.query(sql, values),
+      run: async (sql, values) => (await connection.query(sql, values))[0],
       begin: () => connection.beginTransaction(),
       commit: () => connection.commit(),
       rollback: () => connection.rollback(),
       release: () => connection.release(),
     }
   }
+  const query: Run = async (sql, values) => (await pool.query(sql, values))[0]
   return {
-    read: (sql, values) => pool.query(sql, values),
-    write: (sql, values) => pool.query(sql, values),
+    read: query,
+    write: query,
     acquire,
     transaction: (block) => inTransaction(acquire, block),
     [Symbol.asyncDispose]: () => soon(pool.end()),
@@ -89,16 +91,17 @@ function mariadbPool({ address, max = 10, leakAfterMs = 0 }: ContenderOptions): 
   const acquire = async (): Promise<Transactional> => {
     const connection = await pool.getConnection()
     return {
-      run: (sql, values) => connection.query(sql, values),
+      run: (sql, values) => connection.query<unknown>(sql, values),
       begin: () => connection.beginTransaction(),
       commit: () => connection.commit(),
       rollback: () => connection.rollback(),
       release: () => void connection.release(),
     }
   }
+  const query: Run = (sql, values) => pool.query<unknown>(sql, values)
   return {
-    read: (sql, values) => pool.query(sql, values),
-    write: (sql, values) => pool.query(sql, values),
+    read: query,
+    write: query,
     acquire,
     transaction: (block) => inTransaction(acquire, block),
     [Symbol.asyncDispose]: () => soon(pool.end()),

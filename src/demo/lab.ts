@@ -57,12 +57,14 @@ export class Lab {
       args: [JSON.stringify(task)],
       node: [process.execPath, '--no-warnings', ...node],
     })
-    const kill = (): void => void child.kill()
-    process.once('exit', kill)
-    void child.exited.then(() => process.off('exit', kill))
+    children.add(child)
+    void child.exited.then(() => children.delete(child))
     return child
   }
 }
+
+const children = new Set<TestProcess>()
+process.once('exit', () => children.forEach((child) => void child.kill()))
 
 export async function startServers(): Promise<Servers & AsyncDisposable> {
   const [steady, hasty, frail] = await Promise.all([
@@ -102,4 +104,12 @@ export async function threadsRunning({ server, account }: Site, text: string, co
 
 export function tokens(count: number): string[] {
   return Array.from({ length: count }, (_, index) => `call ${index + 1}`)
+}
+
+/** A place where a crowd waits until all have come. */
+export function meetingOf(size: number): { readonly complete: Promise<void>; arrive(): void } {
+  let missing = size
+  let open = (): void => {}
+  const complete = new Promise<void>((resolve) => (open = resolve))
+  return { complete, arrive: () => void (--missing === 0 && open()) }
 }

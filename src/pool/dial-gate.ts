@@ -18,6 +18,7 @@ export class DialGate {
   #last: Refusal | undefined = undefined
   #failures = 0
   #opensAt = -Infinity
+  #refusedAt = -Infinity
 
   constructor(random: () => number) {
     this.#random = random
@@ -45,7 +46,9 @@ export class DialGate {
     this.#taught = Math.max(this.#taught, held + 1)
   }
 
-  opened(): void {
+  opened(dialledAt: number): void {
+    // A dial that was under way before the refusal says nothing against it.
+    if (this.#last === 'hourly' && dialledAt <= this.#refusedAt) return
     this.#failures = 0
     this.#opensAt = -Infinity
     // What was taught stays, and rises dial by dial; nobody else's refusal is forgotten by one success.
@@ -56,6 +59,7 @@ export class DialGate {
   refused(refusal: Exclude<Refusal, 'given-up'>, held: number, now: number): void {
     this.#failures = this.#last === refusal ? this.#failures + 1 : 1
     this.#last = refusal
+    this.#refusedAt = now
     if (refusal === 'limit') this.#taught = held
     this.#opensAt = now + this.#pauseMs(refusal, held)
   }

@@ -141,7 +141,7 @@ export class Ledger {
   opened(slot: Slot, told: Told, now: number): Order[] {
     const { maxLifetimeMs, random } = this.#options
     this.#told = told
-    this.#gate.opened()
+    this.#gate.opened(slot.dialledAt)
     slot.openedAt = slot.heardAt = slot.idleSince = now
     slot.expiresAt = now + maxLifetimeMs * (1 - LIFETIME_JITTER * random())
     // Whoever takes the account's last slot from others knows that it is scarce, without anybody being refused.
@@ -346,6 +346,7 @@ export class Ledger {
     }
     while (this.#want() > 0 && this.#mayOpen(now)) {
       const slot = new Slot(this.#nextId++)
+      slot.dialledAt = now
       this.#gate.dialled(this.held)
       this.#slots.add(slot)
       this.#count.opening++

@@ -1,6 +1,8 @@
 import type { AccountLimit, Budget, Permit } from '../budget.js'
 
-// A session that somebody works on is asked for only so often: each time costs a dial.
+import { systemClock, type Clock, type Timer } from '../clock.js'
+
+// Taking a session from somebody who works on it costs a dial: so often, and from nobody who has had it for less.
 const ASK_BACK_EVERY_MS = 100
 
 /** Pools of this process that use the same account share what it may hold. */
@@ -8,17 +10,19 @@ const budgets = new Map<string, LocalBudget>()
 
 export function localBudget(account: string): LocalBudget {
   let budget = budgets.get(account)
-  if (budget === undefined) budgets.set(account, (budget = new LocalBudget()))
+  if (budget === undefined) budgets.set(account, (budget = new LocalBudget(systemClock)))
   return budget
 }
 
 class LocalPermit implements Permit {
+  readonly grantedAt: number
   readonly #budget: LocalBudget
   readonly #revocation = new AbortController()
   #idle = false
 
-  constructor(budget: LocalBudget) {
+  constructor(budget: LocalBudget, grantedAt: number) {
     this.#budget = budget
+    this.grantedAt = grantedAt
   }
 
   get revoked(): AbortSignal {
@@ -29,6 +33,7 @@ class LocalPermit implements Permit {
   }
   set idle(idle: boolean) {
     this.#idle = idle
+    // Not now: the pool is in the middle of noting where its session went.
     if (idle && this.#budget.wanted) queueMicrotask(() => this.#budget.askBack())
   }
   askBack(): void {
@@ -45,16 +50,23 @@ interface Reservation {
 
 /** Counts the sessions of one account over all pools of this process; free until a session learns a limit. */
 export class LocalBudget implements Budget {
+  readonly #clock: Clock
+  /** Oldest first. */
   readonly #granted = new Set<LocalPermit>()
   readonly #line = new Set<Reservation>()
   #limit = Infinity
-  #askedBackAt = -Infinity
+  #nextAsking: Timer | undefined = undefined
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
 
   /** Sessions that are held now. */
   get granted(): number {
     return this.#granted.size
   }
 
+  /** Somebody stands in line. */
   get wanted(): boolean {
     return this.#line.size > 0
   }
@@ -69,6 +81,7 @@ export class LocalBudget implements Budget {
       if (signal.aborted) return reject(signal.reason as Error)
       const withdraw = (): void => {
         this.#line.delete(reservation)
+        this.#serve()
         reject(signal.reason as Error)
       }
       const reservation: Reservation = {
@@ -88,32 +101,42 @@ export class LocalBudget implements Budget {
     if (this.#granted.delete(permit)) this.#serve()
   }
 
-  #serve(): void {
-    for (const reservation of this.#line) {
-      if (this.#granted.size >= this.#limit) return
-      this.#line.delete(reservation)
-      const permit = new LocalPermit(this)
-      this.#granted.add(permit)
-      reservation.grant(permit)
+  /** For each who stands in line one permit is wanted back: an idle one at once, else, now and then, the oldest. */
+  askBack(): void {
+    let missing = this.#line.size
+    for (const { revoked } of this.#granted) if (revoked.aborted) missing--
+    for (const permit of this.#granted) {
+      if (missing <= 0) return
+      if (!permit.idle || permit.revoked.aborted) continue
+      permit.askBack()
+      missing--
     }
   }
 
-  /** For each who stands in line one permit is wanted back: an idle one at once, else the oldest now and then. */
-  askBack(): void {
-    let asked = 0
-    for (const permit of this.#granted) if (permit.revoked.aborted) asked++
-    for (const permit of this.#granted) {
-      if (asked >= this.#line.size) return
-      if (!permit.idle || permit.revoked.aborted) continue
-      permit.askBack()
-      asked++
+  #serve(): void {
+    for (const reservation of this.#line) {
+      if (this.#granted.size >= this.#limit) break
+      this.#line.delete(reservation)
+      const permit = new LocalPermit(this, this.#clock.now())
+      this.#granted.add(permit)
+      reservation.grant(permit)
     }
-    const now = performance.now()
-    if (asked >= this.#line.size || now - this.#askedBackAt < ASK_BACK_EVERY_MS) return
-    for (const permit of this.#granted) {
-      if (permit.revoked.aborted) continue
-      this.#askedBackAt = now
-      return permit.askBack()
+    if (this.wanted) this.#nextAsking ??= this.#clock.after(ASK_BACK_EVERY_MS, () => this.#askTheOldest())
+    else {
+      this.#nextAsking?.cancel()
+      this.#nextAsking = undefined
     }
+  }
+
+  #askTheOldest(): void {
+    this.#nextAsking = undefined
+    this.askBack()
+    const now = this.#clock.now()
+    const due = [...this.#granted].filter(
+      ({ revoked, grantedAt }) => !revoked.aborted && now - grantedAt >= ASK_BACK_EVERY_MS,
+    )
+    const asked = [...this.#granted].some(({ revoked }) => revoked.aborted)
+    if (!asked) due[0]?.askBack()
+    this.#serve()
   }
 }

@@ -30,6 +30,7 @@ export class Slot {
   learned: Learned | undefined = undefined
   /** Who has it, when it was lent by acquire, use or transaction. */
   lease: LeaseNote | undefined = undefined
+  dialledAt = 0
   openedAt = 0
   expiresAt: number = Infinity
   /** When the server last answered on it: quiet since then. */

@@ -8,7 +8,8 @@ import type { Learned } from '../pool/limits.js'
 import { checkCallOptions } from '../pool/options.js'
 import type { Slot } from '../pool/slot.js'
 import { streamFrom, type StreamOptions } from '../results/stream.js'
-import { shapeOf } from '../sql/shape.js'
+import { bringsSql } from '../sql/raw.js'
+import { shapeOf, type Shape } from '../sql/shape.js'
 import { queryTimeout, statementError } from './failure.js'
 import { noticed, runStatement, UNBOUNDED, type Bounds } from './statement.js'
 
@@ -64,7 +65,7 @@ export class Lease {
    * QUERY_TIMEOUT, ABORTED, PACKET_TOO_LARGE, LEASE_RELEASED, LEASE_ABANDONED
    */
   async query<R = Row>(sql: string, values?: unknown, options?: StatementOptions): Promise<Result<R>> {
-    const inTransaction = this.#note.inTransaction && shapeOf(sql).transaction === 'none'
+    const inTransaction = this.#note.inTransaction && this.#shape(sql).transaction === 'none'
     try {
       return (await this.run({ sql, values, prepare: options?.prepare ?? false }, options)) as Result<R>
     } catch (error) {
@@ -85,7 +86,7 @@ export class Lease {
       try {
         this.#check()
         await this.#note.ping
-        this.#mark(sql)
+        this.#mark({ sql, values })
       } catch (error) {
         this.#end()
         throw error
@@ -127,7 +128,7 @@ export class Lease {
       this.#check()
       if (bounds.signal?.aborted) throw aborted(bounds.signal)
       if (this.#note.ping) await this.#note.ping
-      if (!own) this.#mark(statement.sql)
+      if (!own) this.#mark(statement)
       return await this.#send(statement, bounds)
     } finally {
       this.#end()
@@ -164,6 +165,8 @@ export class Lease {
       this.#slot.heardAt = this.#lender.clock.now()
       return result
     } catch (error) {
+      // A COMMIT or ROLLBACK that failed may have left the transaction open.
+      if (this.#shape(statement.sql).transaction !== 'none') this.#dirty = true
       if (!(error instanceof HoldfastError)) throw noticed(this.#lender, this.#slot, error)
       this.end(
         new HoldfastError('SESSION_LOST', `this lease ended when a statement was given up: ${error.message}`, {
@@ -174,13 +177,19 @@ export class Lease {
     }
   }
 
+  #shape(sql: string): Shape {
+    return shapeOf(sql, this.#slot.session?.server.flavour)
+  }
+
   /** Notes what the statement does to the session, before it is sent: afterwards there may be nobody left to note it. */
-  #mark(sql: string): void {
-    const shape = shapeOf(sql)
+  #mark({ sql, values }: Statement): void {
+    const { leavesState, transaction } = this.#shape(sql)
     this.#note.lastSql = sql
-    if (shape.leavesState !== undefined) this.#dirty = true
-    if (shape.transaction === 'begins') this.#note.inTransaction = true
-    else if (shape.transaction === 'ends' || shape.transaction === 'commits') this.#note.inTransaction = false
+    const byHand = transaction === 'begins' || transaction === 'ends'
+    if (byHand) this.#note.inTransaction = transaction === 'begins'
+    else if (transaction === 'commits') this.#note.inTransaction = false
+    // A transaction that is ended by hand as it was begun leaves nothing; one that is still open is seen at the release.
+    if ((leavesState !== undefined && !byHand) || bringsSql(values)) this.#dirty = true
   }
 
   #check(): void {
@@ -244,12 +253,16 @@ export class Lease {
     })
   }
 
+  get #isUnclean(): boolean {
+    return this.#dirty || this.#note.inTransaction || this.#slot.learned?.autocommit === false
+  }
+
   #goHome(): void {
     if (this.#note.abandoned) return
     this.#leaks.unwatch(this.#note)
     if (this.#slot.place !== 'leased') return
     if (this.#note.ping) void this.#note.ping.then(() => this.#lender.giveBack(this.#slot, 'dirty'))
-    else this.#lender.giveBack(this.#slot, this.#dirty || this.#slot.learned?.autocommit === false ? 'dirty' : 'clean')
+    else this.#lender.giveBack(this.#slot, this.#isUnclean ? 'dirty' : 'clean')
   }
 }
 

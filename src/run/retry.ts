@@ -4,6 +4,7 @@ import { events } from '../events.js'
 import type { Fault } from '../faults/fault.js'
 import { aborted, type Lender } from '../pool/lender.js'
 import type { Slot } from '../pool/slot.js'
+import { bringsSql } from '../sql/raw.js'
 import { shapeOf } from '../sql/shape.js'
 import { backoffMs, pause } from './backoff.js'
 import { statementError } from './failure.js'
@@ -53,7 +54,7 @@ async function attempt(
   const slot =
     taken ?? lender.take() ?? (await lender.wait(Math.min(lender.options.acquireTimeoutMs, leftMs()), signal))
   try {
-    return await runOnce(lender, slot, statement, { timeoutMs: leftMs(), signal })
+    return await runOnce(lender, slot, statement, { timeoutMs: leftMs(), askedMs: timeoutMs, signal })
   } catch (error) {
     return again(lender, statement, options, error, number, began)
   }
@@ -74,8 +75,9 @@ async function runOnce(lender: Lender, slot: Slot, statement: Statement, bounds:
   return result
 }
 
-export function conditionAfter(slot: Slot, { sql }: Statement): 'clean' | 'dirty' {
-  return shapeOf(sql).leavesState === undefined && slot.learned?.autocommit !== false ? 'clean' : 'dirty'
+export function conditionAfter({ session, learned }: Slot, { sql, values }: Statement): 'clean' | 'dirty' {
+  const { leavesState } = shapeOf(sql, session?.server.flavour)
+  return leavesState === undefined && learned?.autocommit !== false && !bringsSql(values) ? 'clean' : 'dirty'
 }
 
 async function again(

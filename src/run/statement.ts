@@ -10,6 +10,8 @@ import { queryTimeout } from './failure.js'
 /** How long a statement may take, and who may end it. */
 export interface Bounds {
   readonly timeoutMs: number
+  /** What the caller asked for, of which some may have gone into waiting for a session. */
+  readonly askedMs?: number
   readonly signal: AbortSignal | undefined
 }
 
@@ -38,7 +40,9 @@ export function runStatement(
     }
     const onAbort = (): void => cut(aborted(signal as AbortSignal, effect))
     const timer =
-      timeoutMs === Infinity ? undefined : lender.clock.after(timeoutMs, () => cut(queryTimeout(timeoutMs, effect)))
+      timeoutMs === Infinity
+        ? undefined
+        : lender.clock.after(timeoutMs, () => cut(queryTimeout(bounds.askedMs ?? timeoutMs, effect)))
     const settle = (): void => {
       timer?.cancel()
       signal?.removeEventListener('abort', onAbort)

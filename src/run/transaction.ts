@@ -6,6 +6,7 @@ import { aborted } from '../pool/lender.js'
 import { onlyValue } from '../pool/limits.js'
 import { checkCallOptions, invalid } from '../pool/options.js'
 import type { StreamOptions } from '../results/stream.js'
+import { bringsSql } from '../sql/raw.js'
 import { shapeOf } from '../sql/shape.js'
 import { backoffMs, pause } from './backoff.js'
 import { commitUnknown, queryTimeout, statementError, transactionLost } from './failure.js'
@@ -62,13 +63,13 @@ export class Transaction {
    * or the server has undone the transaction: nothing more of it can take effect
    */
   async query<R = Row>(sql: string, values?: unknown, options?: StatementOptions): Promise<Result<R>> {
-    this.#check(sql)
+    this.#check(sql, values)
     return (await this.#run(sql, values, options, false)) as Result<R>
   }
 
   /** Rows as they come, inside the transaction. */
   stream<R = Row>(sql: string, values?: unknown, options?: StreamOptions): AsyncIterableIterator<R> {
-    this.#check(sql)
+    this.#check(sql, values)
     return this.#lease.stream<R>(sql, values, this.#withSignal(options))
   }
 
@@ -89,10 +90,12 @@ export class Transaction {
     return value
   }
 
-  #check(sql?: string): void {
+  #check(sql?: string, values?: unknown): void {
     if (this.#fate.lost !== undefined) throw transactionLost(this.#fate.lost, this.#fate.repeatable)
     if (this.#fate.over) throw new HoldfastError('LEASE_RELEASED', 'this transaction is over: its block has ended')
-    if (sql !== undefined && shapeOf(sql).transaction !== 'none') this.#fate.repeatable = false
+    if (sql === undefined) return
+    const flavour = this.#lease.learned?.limits.server.flavour
+    if (shapeOf(sql, flavour).transaction !== 'none' || bringsSql(values)) this.#fate.repeatable = false
   }
 
   async #run(sql: string, values?: unknown, options?: StatementOptions, own = true): Promise<Result> {

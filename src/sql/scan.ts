@@ -15,28 +15,31 @@ export interface Scan {
 }
 
 /**
- * How the server reads a text is a matter of its sql_mode: these are the quotes in which a backslash escapes the next character. By
- * default both; with ANSI_QUOTES a double quote delimits names, which know no escapes; with NO_BACKSLASH_ESCAPES none.
+ * How the server reads a text is a matter of its sql_mode: these are the quotes in which a backslash escapes the next
+ * character. By default both; with ANSI_QUOTES a double quote delimits names, which know no escapes; with
+ * NO_BACKSLASH_ESCAPES none.
  */
 export type Escaping = `'"` | `'` | ''
 
 // what stands directly before a token
 const OPERATOR = 0
-const OPERAND = 1 // a literal, a placeholder or a closing parenthesis
+const OPERAND = 1 // a literal or a closing parenthesis; a placeholder is none, its value may be an empty list
 const WORD = 2
 const QUOTED = 3 // a name, or a double-quoted string
 const DOT = 4
 
 /** Reserved words that the name of a table, an index or an alias may follow, but never a call. */
-const NAMING: ReadonlySet<string> = new Set('into table exists as with recursive index key references insert replace ignore join'.split(' '))
+const NAMING: ReadonlySet<string> = new Set(
+  'into table exists as with recursive index key references insert replace ignore join'.split(' '),
+)
 
 const AFTER_WITH: ReadonlySet<string> = new Set('select insert update delete replace table values'.split(' '))
 
 const TOO_ODD: Scan = { verb: '', words: [], trace: 'unreadable text', opaque: true }
 
 /**
- * Reads a text once from left to right, as the server's own lexer would. `undefined` when no server would run any of it: an open quote,
- * an unmatched parenthesis, a stray backslash.
+ * Reads a text once from left to right, as the server's own lexer would. `undefined` when no server would run any of
+ * it: an open quote, an unmatched parenthesis, a stray backslash.
  */
 export function scan(sql: string, escaping: Escaping, flavour: Flavour | undefined): Scan | undefined {
   let verb = ''
@@ -54,7 +57,7 @@ export function scan(sql: string, escaping: Escaping, flavour: Flavour | undefin
   let beforeStart = 0
   let beforeEnd = 0
 
-  for (let at = 0; at < sql.length; ) {
+  for (let at = 0; at < sql.length;) {
     let kind = kindOf(sql.charCodeAt(at))
     if (kind === Kind.space) {
       at++
@@ -132,14 +135,12 @@ export function scan(sql: string, escaping: Escaping, flavour: Flavour | undefin
         if (at === UNCLOSED) return undefined
         last = OPERAND
         continue
-      case Kind.placeholder:
-        last = OPERAND
-        break
       case Kind.dot:
         last = DOT
         break
       case Kind.at:
-        if (sql[at + 1] === '@') at++ // a system variable: only read, unless the verb is SET
+        // @@name is a system variable: only read, unless the verb is SET
+        if (sql[at + 1] === '@') at++
         else trace ??= 'user variable'
         last = OPERATOR
         break

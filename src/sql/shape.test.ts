@@ -171,7 +171,10 @@ describe('a text that the sql_mode can read in two ways is as bad as the worse o
 
   test('a reading that the server would refuse as a whole does not count', () => {
     expect(shapeOf("INSERT INTO t VALUES ('It\\'s')")).toMatchObject({ leavesState: undefined, transaction: 'none' })
-    expect(shapeOf("INSERT INTO t VALUES ('It\\'s Bob\\'s', 1)")).toMatchObject({ leavesState: undefined, transaction: 'none' })
+    expect(shapeOf("INSERT INTO t VALUES ('It\\'s Bob\\'s', 1)")).toMatchObject({
+      leavesState: undefined,
+      transaction: 'none',
+    })
     expect(shapeOf("SELECT 'C:\\'")).toMatchObject({ leavesState: undefined, transaction: 'none' })
   })
 })
@@ -180,7 +183,10 @@ describe('what only one server has built in is clean only there', () => {
   test.each([
     ['SELECT UUID_TO_BIN(?)', 'mysql'],
     ['SELECT ANY_VALUE(a) FROM t', 'mysql'],
-    ["SELECT * FROM JSON_TABLE(?, '$[*]' COLUMNS(id INT PATH '$.id', NESTED PATH '$.x' COLUMNS (y VARCHAR(9) PATH '$'))) AS j", 'mysql'],
+    [
+      "SELECT * FROM JSON_TABLE(?, '$[*]' COLUMNS(id INT PATH '$.id', NESTED PATH '$.x' COLUMNS (y VARCHAR(9) PATH '$'))) AS j",
+      'mysql',
+    ],
     ['SELECT POINT(1, 1)', 'mysql'],
     ['SELECT NVL(a, b) FROM t', 'mariadb'],
     ['INSERT INTO t VALUES (NEXTVAL(s))', 'mariadb'],
@@ -270,9 +276,50 @@ test('the same text gives the same answer, however many others came between', ()
 
 // --- properties -----------------------------------------------------------------------------------------------------------
 
-const LEXEMES = ["'", '"', '`', '\\', "''", '""', '/*', '*/', '/*!', '-- ', '#', '\n', '(', ')', ';', '@', '@@', ':=', '?', '.', ',', ' '].concat(
-  ['a', '1', '1.', '1e5', 'f', 'f(', 'abs', 'SELECT', 'INSERT', 'INTO', 'WITH', 'AS', 'SET', 'autocommit', 'COMMIT', 'CREATE', 'TEMPORARY', '\u212a', '\u00e9'],
-)
+const LEXEMES = [
+  "'",
+  '"',
+  '`',
+  '\\',
+  "''",
+  '""',
+  '/*',
+  '*/',
+  '/*!',
+  '-- ',
+  '#',
+  '\n',
+  '(',
+  ')',
+  ';',
+  '@',
+  '@@',
+  ':=',
+  '?',
+  '.',
+  ',',
+  ' ',
+].concat([
+  'a',
+  '1',
+  '1.',
+  '1e5',
+  'f',
+  'f(',
+  'abs',
+  'SELECT',
+  'INSERT',
+  'INTO',
+  'WITH',
+  'AS',
+  'SET',
+  'autocommit',
+  'COMMIT',
+  'CREATE',
+  'TEMPORARY',
+  '\u212a',
+  '\u00e9',
+])
 const lexemes = fc.array(fc.constantFrom(...LEXEMES), { maxLength: 20 }).map((parts) => parts.join(''))
 
 function isShape(shape: Shape): boolean {
@@ -289,7 +336,10 @@ function noMoreTrusting(changed: Shape, original: Shape): boolean {
 
 test('no text makes it throw', () => {
   fc.assert(fc.property(fc.string({ unit: 'binary', maxLength: 60 }), (sql) => isShape(shapeOf(sql))))
-  fc.assert(fc.property(lexemes, (sql) => isShape(shapeOf(sql))), { numRuns: 5000 })
+  fc.assert(
+    fc.property(lexemes, (sql) => isShape(shapeOf(sql))),
+    { numRuns: 5000 },
+  )
 })
 
 const STATEMENTS = [
@@ -344,7 +394,7 @@ const TEMPLATES = [
   'INSERT INTO t (a, b) VALUES (~, COALESCE(~, b))',
   'UPDATE t SET a = ~ WHERE b LIKE ~',
   'SET NAMES ~',
-  "GRANT SELECT ON t TO ~",
+  'GRANT SELECT ON t TO ~',
 ]
 const content = fc.oneof(fc.string({ maxLength: 12 }), lexemes).map((text) => text.replaceAll('\0', ''))
 
@@ -362,7 +412,9 @@ test('a string that a driver escaped with backslashes is read as that string, or
   fc.assert(
     fc.property(fc.constantFrom(...TEMPLATES), content, (template, text) => {
       const literal = `'${text.replaceAll(/['"\\]/g, '\\$&').replaceAll('\n', '\\n')}'`
-      const [changed, original] = [template.replaceAll('~', () => literal), template.replaceAll('~', "'x'")].map((sql) => shapeOf(sql))
+      const [changed, original] = [template.replaceAll('~', () => literal), template.replaceAll('~', "'x'")].map(
+        (sql) => shapeOf(sql),
+      )
       expect(noMoreTrusting(changed!, original!)).toBe(true)
     }),
     { numRuns: 3000 },
@@ -371,9 +423,31 @@ test('a string that a driver escaped with backslashes is read as that string, or
 
 test('a stored function, a user variable or a second statement is found wherever it stands', () => {
   const payload = fc.constantFrom('f(1)', '`f` (1)', 'a.f(1)', '@a', 'GET_LOCK(1, 1)', '(SELECT 1; SELECT 2)')
-  const holes = ['SELECT ~', 'SELECT 1, ~', 'SELECT (~)', 'SELECT ABS(~)', 'SELECT 1 FROM t WHERE a = ~', 'SELECT 1 FROM t WHERE a IN (1, ~)'].concat(
-    ['INSERT INTO t (a) VALUES (~)', 'INSERT INTO t SELECT ~', 'UPDATE t SET a = ~', 'DELETE FROM t WHERE ~', 'DO ~', 'SELECT "x" "y", ~', "SELECT 'it''s', ~"],
-    ['WITH x (a) AS (SELECT ~) SELECT 1', 'SELECT 1 FROM t ORDER BY ~', 'SELECT CASE WHEN ~ THEN 1 END', 'SELECT -~', 'SELECT a -- x\n, ~', 'SHOW TABLES WHERE ~'],
+  const holes = [
+    'SELECT ~',
+    'SELECT 1, ~',
+    'SELECT (~)',
+    'SELECT ABS(~)',
+    'SELECT 1 FROM t WHERE a = ~',
+    'SELECT 1 FROM t WHERE a IN (1, ~)',
+  ].concat(
+    [
+      'INSERT INTO t (a) VALUES (~)',
+      'INSERT INTO t SELECT ~',
+      'UPDATE t SET a = ~',
+      'DELETE FROM t WHERE ~',
+      'DO ~',
+      'SELECT "x" "y", ~',
+      "SELECT 'it''s', ~",
+    ],
+    [
+      'WITH x (a) AS (SELECT ~) SELECT 1',
+      'SELECT 1 FROM t ORDER BY ~',
+      'SELECT CASE WHEN ~ THEN 1 END',
+      'SELECT -~',
+      'SELECT a -- x\n, ~',
+      'SHOW TABLES WHERE ~',
+    ],
   )
   fc.assert(
     fc.property(fc.constantFrom(...holes), payload, (hole, what) => {
@@ -384,7 +458,31 @@ test('a stored function, a user variable or a second statement is found wherever
 })
 
 test('a long text takes linear time', () => {
-  const texts = ["'", '\\', "\\'", '"', '`', '(', 'f(', 'a.', '-', '--', '/', '/*', '/**/', '#', '@', '1', '1e', '?', '??', ';', '\n', 'set ', 'a,'].flatMap((part) =>
+  const texts = [
+    "'",
+    '\\',
+    "\\'",
+    '"',
+    '`',
+    '(',
+    'f(',
+    'a.',
+    '-',
+    '--',
+    '/',
+    '/*',
+    '/**/',
+    '#',
+    '@',
+    '1',
+    '1e',
+    '?',
+    '??',
+    ';',
+    '\n',
+    'set ',
+    'a,',
+  ].flatMap((part) =>
     ['', 'SELECT ', "SELECT '", 'SET ', 'COMMIT '].map((start) => start + part.repeat(200_000 / part.length)),
   )
   for (const text of texts) {

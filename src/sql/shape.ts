@@ -2,12 +2,11 @@ import type { Flavour } from '../driver.js'
 import { scan, type Escaping } from './scan.js'
 import { ruleOf, type TransactionEffect } from './verbs.js'
 
-export type { TransactionEffect } from './verbs.js'
-
 /**
- * What a statement's text says about what running it can do to the session. It is a proof by text: what the text calls by a name
- * that may be anything (a stored function) counts as doubt. What it cannot see is what tables bring along: a trigger, or a view's
- * stored function, that sets a user variable.
+ * What a statement's text says about what running it can do to the session. Doubt is never resolved in the session's
+ * favour. Two things are not in the text, though: what tables bring along (a trigger, or a function inside a view, that
+ * sets a user variable or takes a lock), and values that are SQL themselves, such as mysql2's `raw()`. A `?` is taken
+ * for a literal, and `??` for a quoted name.
  */
 export interface Shape {
   /** In lower case; of `WITH ... SELECT` the `select`. */
@@ -31,7 +30,7 @@ export function shapeOf(sql: string, flavour?: Flavour): Shape {
 const CACHED_LENGTH = 2048
 const CACHED_TEXTS = 1000
 
-/** Remembers what was asked for lately: a generation that is full becomes the old one, and what is found there moves up. */
+/** What was asked for lately: a generation that is full becomes the old one, and what is found there moves up. */
 class Recent {
   #young = new Map<string, Shape>()
   #old = new Map<string, Shape>()
@@ -60,23 +59,19 @@ const UNREADABLE: Shape = { verb: '', leavesState: 'unreadable text', transactio
 /** A text that can be read in several ways, depending on the session's sql_mode, gets the worst of what they say. */
 function examine(sql: string, flavour: Flavour | undefined): Shape {
   if (sql.includes('\0')) return UNREADABLE // where the server's lexer may stop
-  let worst: Shape | undefined
-  for (const escaping of readings(sql)) {
-    const shape = examineAs(sql, escaping, flavour)
-    if (!shape) continue // refused as a whole
-    worst = worst
-      ? {
-          verb: worst.verb,
-          leavesState: worst.leavesState ?? shape.leavesState,
-          transaction: worst.transaction === shape.transaction ? shape.transaction : 'unknown',
-        }
-      : shape
-  }
-  return worst ?? UNREADABLE
+  const shapes = readings(sql).map((escaping) => examineAs(sql, escaping, flavour))
+  // a reading by which the server would refuse the text does no harm
+  return shapes.filter((shape) => shape !== undefined).reduce(worse, undefined) ?? UNREADABLE
+}
+
+function worse(one: Shape | undefined, other: Shape): Shape {
+  if (!one) return other
+  const transaction = one.transaction === other.transaction ? one.transaction : 'unknown'
+  return { verb: one.verb, leavesState: one.leavesState ?? other.leavesState, transaction }
 }
 
 function readings(sql: string): readonly Escaping[] {
-  return [`'"`]
+  if (sql.includes('\\"')) return [`'"`, `'`, '']
   return sql.includes("\\'") ? [`'"`, ''] : [`'"`]
 }
 

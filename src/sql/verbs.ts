@@ -1,11 +1,11 @@
 /**
- * What a statement does to the transaction that is open when it runs. `none`: nothing; it stays open and uncommitted. `begins`: opens
- * one, after committing an open one. `ends`: COMMIT or ROLLBACK. `commits`: may commit it on the way, as DDL does. `unknown`: there
- * is no telling from the text.
+ * What a statement does to the transaction that is open when it runs. `none`: nothing; it stays open and uncommitted
+ * (unless the statement fails: a deadlock). `begins`: opens one, after committing an open one. `ends`: COMMIT or
+ * ROLLBACK. `commits`: may commit it on the way, as DDL does. `unknown`: there is no telling from the text.
  */
 export type TransactionEffect = 'none' | 'begins' | 'ends' | 'commits' | 'unknown'
 
-export interface Verdict {
+interface Verdict {
   /** Why the session may be different afterwards. */
   readonly leaves: string | undefined
   readonly transaction: TransactionEffect
@@ -14,7 +14,7 @@ export interface Verdict {
 /** `words` are the statement's further words in lower case; a quoted name or a double-quoted string is `"`. */
 type Rule = Verdict | ((words: readonly string[]) => Verdict)
 
-/** What a statement's verb says about it. A lane will want to know more: that is a third field here. */
+/** What a statement's verb says about it. */
 export function ruleOf(verb: string): Rule {
   return RULES.get(verb) ?? { leaves: 'unknown statement', transaction: 'unknown' }
 }
@@ -23,8 +23,9 @@ const clean: Verdict = { leaves: undefined, transaction: 'none' }
 const commits: Verdict = { leaves: undefined, transaction: 'commits' }
 
 /**
- * What LAST_INSERT_ID(), FOUND_ROWS(), ROW_COUNT() and SHOW WARNINGS answer is not counted as left behind: every INSERT or SELECT
- * changes it, so nobody can ask for it before a statement of his own. Hence `LAST_INSERT_ID(expr)`, SQL_CALC_FOUND_ROWS and NEXTVAL are clean.
+ * What LAST_INSERT_ID(), FOUND_ROWS(), ROW_COUNT() and SHOW WARNINGS answer is not counted as left behind: every INSERT
+ * or SELECT changes it, so nobody can mean anything by asking for it before a statement of his own. Hence
+ * LAST_INSERT_ID(expr), SQL_CALC_FOUND_ROWS and NEXTVAL are clean.
  */
 const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
   ...each('select insert update delete replace table values do show explain describe desc checksum help kill', clean),
@@ -38,7 +39,7 @@ const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
   // commits on NDB tables
   ['load', ([what]) => leaves(is(what, 'data xml') ? undefined : 'LOAD', 'unknown')],
 
-  ['begin', ([what, more]) => byHand((what ?? 'work') === 'work' && more === undefined ? 'begins' : 'unknown')], // BEGIN NOT ATOMIC
+  ['begin', beginRule],
   ['start', ([what]) => (what === 'transaction' ? byHand('begins') : leaves('START', 'unknown'))],
   ['commit', endRule],
   ['rollback', (words) => (words[words[0] === 'work' ? 1 : 0] === 'to' ? byHand('none') : endRule(words))],
@@ -59,13 +60,19 @@ const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
 function createRule([what, , then]: readonly string[]): Verdict {
   const object = what === 'or' ? then : what // CREATE OR REPLACE
   if (object === 'temporary') return leaves('temporary table', 'none')
-  return what === 'or' && is(object, 'database schema') ? leaves('database', 'commits') : commits // replaces the current one, perhaps
+  const replacesDatabase = what === 'or' && is(object, 'database schema') // the current one, perhaps
+  return replacesDatabase ? leaves('database', 'commits') : commits
 }
 
 function dropRule([what]: readonly string[]): Verdict {
   if (what === 'temporary') return leaves('temporary table', 'none')
   if (what === 'prepare') return leaves('prepared statement', 'unknown')
   return leaves(is(what, 'database schema') ? 'database' : undefined, 'commits') // the current one, perhaps
+}
+
+/** MariaDB's BEGIN NOT ATOMIC is a whole program. */
+function beginRule(words: readonly string[]): Verdict {
+  return byHand(words.length === 0 || words.join(' ') === 'work' ? 'begins' : 'unknown')
 }
 
 /** COMMIT and ROLLBACK. AND CHAIN opens the next transaction, RELEASE ends the session. */

@@ -3,7 +3,7 @@ import { SqlError } from 'mariadb'
 import { describe, test } from 'vitest'
 import type { Pool, Result } from '../../src/index.js'
 import { losing, type Loss } from '../../src/testing/relay.js'
-import { startServer } from '../../src/testing/server.js'
+import { startServer, type Account } from '../../src/testing/server.js'
 import {
   DRIVERS,
   failure,
@@ -19,14 +19,26 @@ import {
   openPool,
   type DriverName,
 } from './scene.js'
+import { stranger } from './support.js'
 
 const TABLE = 'CREATE TABLE {db}.t (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(200))'
-/** Minutes of work that both servers interrupt when told to; SLEEP they end each in a way of their own. */
-const ENDLESS = 'SELECT COUNT(*) FROM many a, many b, many c WHERE a.id + b.id + c.id < 0'
-const MANY = [
-  'CREATE TABLE {db}.many (id INT PRIMARY KEY)',
-  `INSERT INTO {db}.many WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) SELECT i FROM n`,
-]
+const LOCKED = ['CREATE TABLE {db}.locked (id INT PRIMARY KEY)', 'INSERT INTO {db}.locked VALUES (1)']
+/** Waits for `locked()`'s lock without using a CPU, and is interrupted as any statement; SLEEP ends in a way of its own. */
+const BLOCKED = 'SELECT id + 1 AS blocked FROM locked FOR UPDATE'
+/** The same in the binary protocol and the other. */
+const SLOW = 'SELECT SLEEP(30) AS slept'
+
+/** While the block runs, nobody else gets the row of LOCKED. */
+async function locked(account: Account, block: () => Promise<void>): Promise<void> {
+  const holder = await stranger(account)
+  try {
+    await holder.query('BEGIN')
+    await holder.query('SELECT * FROM locked FOR UPDATE')
+    await block()
+  } finally {
+    holder.destroy()
+  }
+}
 
 type Run = (sql: string, values?: unknown) => Promise<Result>
 /** The two ways to run a single statement. */
@@ -100,15 +112,21 @@ describe.each(PAIRS)('failures on $kind with $driver', { concurrent: true }, ({ 
   }) => {
     await scene(await sharedServer(kind), { driver, relay: {}, lanes: 'off' }, async ({ db, relay }) => {
       for (const prepare of [false, true]) {
-        await db.query('SELECT 1')
-        relay.onRequest = losing('41 + ', 'reset-after')
-        const error = await holdfastError(db.query('SELECT 41 + ? AS n', [1], { prepare }), 'SESSION_LOST')
-        expect(error.effect).toBe('unknown')
-        relay.onRequest = losing('41 + ', 'cut-after')
-        const { rows } = await db.query('SELECT 41 + ? AS n', [1], { prepare, idempotent: true })
-        expect(Number(rows[0].n)).toBe(42)
+        const read = (word: string, idempotent: boolean): Promise<Result> =>
+          db.query('SELECT ? AS word', [word], { prepare, idempotent })
+        await read('warm', false) // prepared now, so that the next request is the one to be executed
+        relay.onRequest = losing('perishable', 'reset-after')
+        expect((await holdfastError(read('perishable', false), 'SESSION_LOST')).effect).toBe('unknown')
+        await read('warm', false)
+        relay.onRequest = losing('perishable', 'cut-after')
+        expect((await read('perishable', true)).rows).toEqual([{ word: 'perishable' }])
       }
       expect(relay.losses).toBe(4)
+      // Lost at its PREPARE, a statement was certainly not executed.
+      relay.onRequest = losing('never seen before', 'reset-after')
+      const { rows } = await db.query("SELECT 'never seen before' AS word", [], { prepare: true })
+      expect(rows).toEqual([{ word: 'never seen before' }])
+      expect(relay.losses).toBe(5)
     })
   })
 
@@ -116,30 +134,38 @@ describe.each(PAIRS)('failures on $kind with $driver', { concurrent: true }, ({ 
     expect,
   }) => {
     const server = await sharedServer(kind)
-    await scene(server, { driver, max: 2, setup: MANY }, async ({ db, account }) => {
-      const bystander = db.query('SELECT SLEEP(0.5) AS s')
-      const victim = failure(db.query(ENDLESS))
-      await server.kill(await untilRunning(server, account.user, 'a.id + b.id'))
-      const error = await victim
-      expect(error).toMatchObject({ code: 'SESSION_LOST', effect: 'unknown' })
-      expect((await bystander).rows).toEqual([{ s: 0 }])
-      expect((await db.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
+    await scene(server, { driver, max: 3, setup: LOCKED }, async ({ db, account }) => {
+      await locked(account, async () => {
+        const bystander = db.query('SELECT SLEEP(0.5) AS s')
+        for (const [sql, text] of [
+          [BLOCKED, 'blocked'],
+          [SLOW, 'slept'],
+        ] as const) {
+          const victim = failure(db.query(sql))
+          await server.kill(await untilRunning(server, account.user, text))
+          expect(await victim).toMatchObject({ code: 'SESSION_LOST', effect: 'unknown' })
+        }
+        expect((await bystander).rows).toEqual([{ s: 0 }])
+        expect((await db.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
+      })
     })
   })
 
   test('KILL QUERY (1317) leaves session and lease usable, its variables too', async ({ expect }) => {
     const server = await sharedServer(kind)
-    await scene(server, { driver, max: 1, setup: MANY }, async ({ db, account }) => {
-      const before = await db.use(async (lease) => {
-        await lease.query('SET @mine = 5')
-        const victim = failure(lease.query(ENDLESS))
-        await server.query('KILL QUERY ?', [await untilRunning(server, account.user, 'a.id + b.id')])
-        expect(await victim).toMatchObject({ errno: 1317 })
-        expect(Number((await lease.query('SELECT @mine AS m')).rows[0].m)).toBe(5)
-        return lease.threadId
+    await scene(server, { driver, max: 1, setup: LOCKED }, async ({ db, account }) => {
+      await locked(account, async () => {
+        const before = await db.use(async (lease) => {
+          await lease.query('SET @mine = 5')
+          const victim = failure(lease.query(BLOCKED))
+          await server.query('KILL QUERY ?', [await untilRunning(server, account.user, 'blocked')])
+          expect(await victim).toMatchObject({ errno: 1317 })
+          expect(Number((await lease.query('SELECT @mine AS m')).rows[0].m)).toBe(5)
+          return lease.threadId
+        })
+        await db.use(async (lease) => expect(lease.threadId).toBe(before))
+        expect(db.stats().total.opened).toBe(1)
       })
-      await db.use(async (lease) => expect(lease.threadId).toBe(before))
-      expect(db.stats().total.opened).toBe(1)
     })
   })
 
@@ -172,8 +198,14 @@ describe.each(PAIRS)('failures on $kind with $driver', { concurrent: true }, ({ 
     const flavour = (await sharedServer(kind)).flavour
     const sessionInit =
       flavour === 'mariadb' ? 'SET SESSION max_statement_time = 0.2' : 'SET SESSION max_execution_time = 200'
-    await scene(await sharedServer(kind), { driver, max: 1, sessionInit, setup: MANY }, async ({ db }) => {
-      const error = await failure(db.query(ENDLESS))
+    await scene(await sharedServer(kind), { driver, max: 1, sessionInit }, async ({ db }) => {
+      const error = await failure(
+        db.query(
+          `SELECT COUNT(*) FROM ${Array(5)
+            .fill('information_schema.COLLATIONS')
+            .map((table, n) => `${table} c${n}`)}`,
+        ),
+      )
       expect(error.errno).toBe(flavour === 'mariadb' ? 1969 : 3024)
       expect((await db.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
       expect(db.stats().total.opened).toBe(1)
@@ -185,17 +217,22 @@ describe.each(PAIRS)('failures on $kind with $driver', { concurrent: true }, ({ 
       expect,
     }) => {
       const server = await sharedServer(kind)
-      await scene(server, { driver, max: 2, setup: MANY }, async ({ db, account }) => {
-        for (const [sql, text] of [
-          [ENDLESS, 'a.id + b.id'],
-          ['SELECT SLEEP(30)', 'SLEEP(30)'],
-        ] as const) {
-          const error = await soon(holdfastError(db.query(sql, [], { prepare, timeoutMs: 300 }), 'QUERY_TIMEOUT'), 1_500)
-          expect(error.effect).toBe('unknown')
-          expect(error.message).toContain('300 ms')
-          await untilNotRunning(server, account.user, text, 2_000)
-          await until(() => db.stats().ghost === 0)
-        }
+      await scene(server, { driver, max: 2, setup: LOCKED }, async ({ db, account }) => {
+        await locked(account, async () => {
+          for (const [sql, text] of [
+            [BLOCKED, 'blocked'],
+            [SLOW, 'slept'],
+          ] as const) {
+            await db.query('SELECT 1')
+            const error = await soon(
+              holdfastError(db.query(sql, [], { prepare, timeoutMs: 600 }), 'QUERY_TIMEOUT'),
+              2_000,
+            )
+            expect(error.effect).toBe('unknown')
+            await untilNotRunning(server, account.user, text, 2_000)
+            await until(() => db.stats().ghost === 0)
+          }
+        })
         const all = await soon(Promise.all([1, 2].map(() => db.query('SELECT SLEEP(0.05) AS s'))), 2_000)
         expect(all).toHaveLength(2)
       })
@@ -204,38 +241,45 @@ describe.each(PAIRS)('failures on $kind with $driver', { concurrent: true }, ({ 
 
   test('an abort ends the statement likewise, and the reason is the cause', async ({ expect }) => {
     const server = await sharedServer(kind)
-    await scene(server, { driver, max: 2, setup: MANY }, async ({ db, account }) => {
-      const controller = new AbortController()
-      const given = new Error('no longer wanted')
-      const victim = holdfastError(db.query(ENDLESS, [], { signal: controller.signal }), 'ABORTED')
-      await untilRunning(server, account.user, 'a.id + b.id')
-      controller.abort(given)
-      const error = await soon(victim, 500)
-      expect(error.cause).toBe(given)
-      expect(error.effect).toBe('unknown')
-      await untilNotRunning(server, account.user, 'a.id + b.id', 2_000)
-      expect((await failure(db.query('SELECT 1', [], { signal: controller.signal }))).effect).toBe('none')
+    await scene(server, { driver, max: 2, setup: LOCKED }, async ({ db, account }) => {
+      await locked(account, async () => {
+        const controller = new AbortController()
+        const given = new Error('no longer wanted')
+        const victim = holdfastError(db.query(BLOCKED, [], { signal: controller.signal }), 'ABORTED')
+        await untilRunning(server, account.user, 'blocked')
+        controller.abort(given)
+        const error = await soon(victim, 500)
+        expect(error.cause).toBe(given)
+        expect(error.effect).toBe('unknown')
+        await untilNotRunning(server, account.user, 'blocked', 2_000)
+        expect((await failure(db.query('SELECT 1', [], { signal: controller.signal }))).effect).toBe('none')
+      })
     })
   })
 
   test('with max 1 and the only session timed out, the next query is served soon', async ({ expect }) => {
     const server = await sharedServer(kind)
-    await scene(server, { driver, max: 1, setup: MANY }, async ({ db, account }) => {
-      await holdfastError(db.query(ENDLESS, [], { timeoutMs: 200 }), 'QUERY_TIMEOUT')
-      expect((await soon(db.query('SELECT 1 AS one'), 2_500)).rows).toEqual([{ one: 1 }])
-      await untilNotRunning(server, account.user, 'a.id + b.id', 2_000)
+    await scene(server, { driver, max: 1, setup: LOCKED }, async ({ db, account }) => {
+      await locked(account, async () => {
+        await db.query('SELECT 1')
+        await holdfastError(db.query(BLOCKED, [], { timeoutMs: 600 }), 'QUERY_TIMEOUT')
+        expect((await soon(db.query('SELECT 1 AS one'), 2_500)).rows).toEqual([{ one: 1 }])
+        await untilNotRunning(server, account.user, 'blocked', 2_000)
+      })
     })
   })
 
   test('a timed-out statement on a lease ends the lease; its release does no harm', async ({ expect }) => {
     const server = await sharedServer(kind)
-    await scene(server, { driver, max: 2, setup: MANY }, async ({ db, account }) => {
-      const lease = await db.acquire()
-      await soon(holdfastError(lease.query(ENDLESS, [], { timeoutMs: 200 }), 'QUERY_TIMEOUT'), 1_500)
-      await holdfastError(lease.query('SELECT 1'), 'SESSION_LOST')
-      lease.release()
-      await holdfastError(lease.query('SELECT 1'), 'LEASE_RELEASED')
-      await untilNotRunning(server, account.user, 'a.id + b.id', 2_000)
+    await scene(server, { driver, max: 2, setup: LOCKED }, async ({ db, account }) => {
+      await locked(account, async () => {
+        const lease = await db.acquire()
+        await soon(holdfastError(lease.query(BLOCKED, [], { timeoutMs: 300 }), 'QUERY_TIMEOUT'), 1_500)
+        await holdfastError(lease.query('SELECT 1'), 'SESSION_LOST')
+        lease.release()
+        await holdfastError(lease.query('SELECT 1'), 'LEASE_RELEASED')
+        await untilNotRunning(server, account.user, 'blocked', 2_000)
+      })
     })
   })
 
@@ -243,17 +287,19 @@ describe.each(PAIRS)('failures on $kind with $driver', { concurrent: true }, ({ 
     expect,
   }) => {
     await using server = await startServer(kind)
-    await scene(server, { driver, max: 3, setup: [TABLE, ...MANY] }, async ({ db, account }) => {
-      const under = [1, 2].map(() => failure(db.query(ENDLESS)))
+    await scene(server, { driver, max: 3, setup: TABLE }, async ({ db, account }) => {
+      const under = [1, 2].map(() => failure(db.query(SLOW)))
       const idempotent = db.query('SELECT SLEEP(1), 42 AS answer', [], { idempotent: true })
-      await untilRunning(server, account.user, 'a.id + b.id')
-      await untilRunning(server, account.user, 'answer')
+      await until(
+        async () => (await server.sessions(account.user)).filter(({ state }) => state === 'User sleep').length === 3,
+      )
       const down = server.restart('SIGKILL')
       for (const error of await Promise.all(under)) {
         expect(error).toMatchObject({ code: 'SESSION_LOST', effect: 'unknown' })
       }
       // While it is down, and was not under way: it waits.
       const waiting = Promise.all([1, 2, 3].map((n) => db.query('INSERT INTO t (v) VALUES (?)', [n])))
+      waiting.catch(() => {})
       await down
       expect(Number((await idempotent).rows[0].answer)).toBe(42)
       expect(await waiting).toHaveLength(3)
@@ -262,218 +308,257 @@ describe.each(PAIRS)('failures on $kind with $driver', { concurrent: true }, ({ 
   })
 })
 
-describe.each(DRIVERS.map((driver) => ({ driver })))('failures with $driver', { concurrent: true }, ({ driver }) => {
-  test('a deadlock of a single statement in autocommit is run again', async ({ expect }) => {
-    const server = await sharedServer(MARIADB)
-    const setup = [
-      'CREATE TABLE {db}.t (id INT PRIMARY KEY, v INT)',
-      'INSERT INTO {db}.t SELECT seq, 0 FROM seq_1_to_200',
-    ]
-    await scene(server, { driver, setup }, async ({ db, account, root }) => {
-      await db.use(async (heavy) => {
-        await heavy.query('BEGIN')
-        await heavy.query('UPDATE t SET v = 1 WHERE id BETWEEN 2 AND 200')
-        const single = db.query('UPDATE t SET v = v + 10 WHERE id IN (1, 2)')
-        await untilRunning(server, account.user, 'v + 10')
-        await heavy.query('UPDATE t SET v = 1 WHERE id = 1') // the lighter one is the victim
-        await heavy.query('COMMIT')
-        expect((await single).affectedRows).toBe(2)
-      })
-      expect(db.stats().total.retries).toBeGreaterThan(0)
-      expect(await root('SELECT v FROM {db}.t WHERE id < 4')).toEqual([{ v: 11 }, { v: 11 }, { v: 1 }])
-    })
-  })
-
-  test('the time budget counts the wait in line', async ({ expect }) => {
-    const server = await sharedServer(MARIADB)
-    await scene(server, { driver, max: 1 }, async ({ db }) => {
-      const lease = await db.acquire()
-      const never = await soon(failure(db.query('SELECT 1', [], { timeoutMs: 150 })), 1_000)
-      expect(['QUERY_TIMEOUT', 'POOL_ACQUIRE_TIMEOUT']).toContain(never.code)
-      expect(never.effect).toBe('none')
-      const started = performance.now()
-      const late = holdfastError(db.query('SELECT SLEEP(20)', [], { timeoutMs: 900 }), 'QUERY_TIMEOUT')
-      await sleep(600)
-      lease.release()
-      await late
-      expect(performance.now() - started).toBeGreaterThan(850)
-      expect(performance.now() - started).toBeLessThan(1_400)
-    })
-  })
-
-  test('queryTimeoutMs is the default of timeoutMs: for the pool, leases and transactions', async ({ expect }) => {
-    const server = await sharedServer(MARIADB)
-    await scene(server, { driver, max: 2, queryTimeoutMs: 200 }, async ({ db, account }) => {
-      await soon(holdfastError(db.query('SELECT SLEEP(20)'), 'QUERY_TIMEOUT'), 1_200)
-      await soon(holdfastError(db.use((lease) => lease.query('SELECT SLEEP(20)')), 'QUERY_TIMEOUT'), 1_200)
-      await soon(holdfastError(db.transaction((tx) => tx.query('SELECT SLEEP(20)')), 'QUERY_TIMEOUT'), 1_200)
-      expect((await db.query('SELECT SLEEP(0.4) AS s', [], { timeoutMs: 5_000 })).rows).toEqual([{ s: 0 }])
-      await untilNotRunning(server, account.user, 'SLEEP(20)', 2_000)
-    })
-  })
-
-  test('a timed-out write says unknown, and on the server it is ended, not committed later', async ({ expect }) => {
-    const server = await sharedServer(MARIADB)
-    await scene(server, { driver, max: 2, setup: TABLE }, async ({ db, count, account }) => {
-      const slow = db.query("INSERT INTO t (v) SELECT 'late' FROM (SELECT SLEEP(1.5)) s", [], { timeoutMs: 200 })
-      expect((await holdfastError(slow, 'QUERY_TIMEOUT')).effect).toBe('unknown')
-      await untilNotRunning(server, account.user, 'SLEEP(1.5)')
-      await sleep(1_500)
-      expect(await count('t')).toBe(0)
-    })
-  })
-
-  test('statements that time out at the account limit give their slots back, and nobody sees 1226', async ({
-    expect,
-  }) => {
-    const server = await sharedServer(MARIADB)
-    await scene(server, { driver, max: 10, account: { maxUserConnections: 3 } }, async ({ db }) => {
-      const slow = Array.from({ length: 9 }, () => failure(db.query('SELECT SLEEP(20)', [], { timeoutMs: 2_500 })))
-      const codes = (await soon(Promise.all(slow), 6_000)).map((error) => error.code)
-      expect(codes.filter((code) => code !== 'QUERY_TIMEOUT' && code !== 'POOL_ACQUIRE_TIMEOUT')).toEqual([])
-      const after = await soon(Promise.all(Array.from({ length: 20 }, () => db.query('SELECT 1 AS one'))), 6_000)
-      expect(after).toHaveLength(20)
-    })
-  })
-
-  test('a silent network: timeoutMs rejects in time, and the pool recovers when it is heard again', async ({
-    expect,
-  }) => {
-    const server = await sharedServer(MARIADB)
-    await scene(server, { driver, max: 2, relay: {}, connectTimeoutMs: 500 }, async ({ db, relay }) => {
-      await Promise.all([1, 2].map(() => db.query('SELECT SLEEP(0.05)')))
-      relay.stall()
-      const silent = [1, 2, 3].map((n) => failure(db.query(`SELECT ${n}`, [], { timeoutMs: 400 })))
-      for (const error of await soon(Promise.all(silent), 1_500)) {
-        expect(['QUERY_TIMEOUT', 'POOL_ACQUIRE_TIMEOUT']).toContain(error.code)
-      }
-      relay.resume()
-      expect((await soon(db.query('SELECT 1 AS one'), 4_000)).rows).toEqual([{ one: 1 }])
-    })
-  })
-
-  test('concurrent queries on one lease run in their order, and a queued one that is aborted disturbs nobody', async ({
-    expect,
-  }) => {
-    const server = await sharedServer(MARIADB)
-    await scene(server, { driver, max: 1, setup: TABLE }, async ({ db, root }) => {
-      await db.use(async (lease) => {
-        const controller = new AbortController()
-        const slow = lease.query('SELECT SLEEP(0.3) AS s')
-        const queued = Array.from({ length: 20 }, (_, n) => {
-          const options = n === 3 ? { signal: controller.signal } : n === 7 ? { timeoutMs: 50 } : {}
-          return lease.query('INSERT INTO t (v) VALUES (?)', [`${n}`], options)
+describe.each(DRIVERS.map((driver) => ({ driver })))(
+  'failures on MariaDB with $driver',
+  { concurrent: true },
+  ({ driver }) => {
+    test('a deadlock of a single statement in autocommit is run again', async ({ expect }) => {
+      const server = await sharedServer(MARIADB)
+      const setup = [
+        'CREATE TABLE {db}.t (id INT PRIMARY KEY, v INT)',
+        'INSERT INTO {db}.t SELECT seq, 0 FROM {db}.seq_1_to_200',
+      ]
+      await scene(server, { driver, setup }, async ({ db, account, root }) => {
+        await db.use(async (heavy) => {
+          await heavy.query('BEGIN')
+          await heavy.query('UPDATE t SET v = 1 WHERE id BETWEEN 2 AND 200')
+          const single = db.query('UPDATE t SET v = v + 10 WHERE id IN (1, 2)')
+          await untilRunning(server, account.user, 'v + 10')
+          await heavy.query('UPDATE t SET v = 1 WHERE id = 1') // the lighter one is the victim
+          await heavy.query('COMMIT')
+          expect((await single).affectedRows).toBe(2)
         })
-        for (const each of queued) each.catch(() => {})
-        controller.abort()
-        expect(await holdfastError(queued[3] as Promise<unknown>, 'ABORTED')).toMatchObject({ effect: 'none' })
-        expect(await holdfastError(queued[7] as Promise<unknown>, 'QUERY_TIMEOUT')).toMatchObject({ effect: 'none' })
-        expect((await slow).rows).toEqual([{ s: 0 }])
-        await Promise.allSettled(queued)
-        expect((await lease.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
+        expect(db.stats().total.retries).toBeGreaterThan(0)
+        expect(await root('SELECT v FROM {db}.t WHERE id < 4')).toEqual([{ v: 11 }, { v: 11 }, { v: 1 }])
       })
-      const kept = (await root<{ v: string }>('SELECT v FROM {db}.t ORDER BY id')).map(({ v }) => Number(v))
-      expect(kept).toEqual([...Array(20).keys()].filter((n) => n !== 3 && n !== 7))
     })
-  })
 
-  test('a driver that refuses the arguments harms nobody', async ({ expect }) => {
-    const server = await sharedServer(MARIADB)
-    await scene(server, { driver, max: 1, setup: TABLE }, async ({ db }) => {
-      const error = await failure(db.query('SELECT ? AS x', [undefined], { prepare: true })).catch(() => undefined)
-      if (error) expect(error).toBeInstanceOf(Error)
-      await failure(db.query('SELECT ?, ?', [], { prepare: true }))
-      expect((await soon(db.query('SELECT 1 AS one'))).rows).toEqual([{ one: 1 }])
-      const { rows } = await db.query('SELECT ? AS a, ? AS b', ["it's", null])
-      expect(rows).toEqual([{ a: "it's", b: null }])
-    })
-  })
-
-  test('a session that was killed while idle fails nobody: noticed, or by the free look', async ({ expect }) => {
-    const server = await sharedServer(MARIADB)
-    await scene(server, { driver, max: 1, trustMs: 0, setup: TABLE }, async ({ db, account, count }) => {
-      for (let round = 1; round <= 15; round++) {
-        await db.query('SELECT 1')
-        for (const { id } of await server.sessions(account.user)) await server.kill(id)
-        await server.untilNoSessions(account.user)
-        await db.query('INSERT INTO t (v) VALUES (?)', [round])
-      }
-      expect(await count('t')).toBe(15)
-    })
-  })
-
-  test('a session that dies idle on a lease: SESSION_LOST, and nothing was done', async ({ expect }) => {
-    const server = await sharedServer(MARIADB)
-    await scene(server, { driver, max: 1, setup: TABLE }, async ({ db, count }) => {
-      await db.use(async (lease) => {
-        await server.kill(lease.threadId)
-        await sleep(100)
-        const error = await holdfastError(lease.query('INSERT INTO t (v) VALUES (1)'), 'SESSION_LOST')
-        expect(error.effect).toBe('none')
+    test('the time budget counts the wait in line', async ({ expect }) => {
+      const server = await sharedServer(MARIADB)
+      await scene(server, { driver, max: 1 }, async ({ db }) => {
+        const lease = await db.acquire()
+        const never = await soon(failure(db.query('SELECT 1', [], { timeoutMs: 150 })), 1_000)
+        expect(['QUERY_TIMEOUT', 'POOL_ACQUIRE_TIMEOUT']).toContain(never.code)
+        expect(never.effect).toBe('none')
+        const started = performance.now()
+        const late = holdfastError(db.query('SELECT SLEEP(20)', [], { timeoutMs: 900 }), 'QUERY_TIMEOUT')
+        await sleep(600)
+        lease.release()
+        await late
+        expect(performance.now() - started).toBeGreaterThan(850)
+        expect(performance.now() - started).toBeLessThan(1_400)
       })
-      expect(await count('t')).toBe(0)
-      expect((await db.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
     })
-  })
 
-  test('under KILLs and resets at random, what succeeds was done once, what says none was not done', async ({
-    expect,
-  }) => {
-    const server = await sharedServer(MARIADB)
-    const setup = 'CREATE TABLE {db}.t (n INT, KEY (n))'
-    await scene(server, { driver, max: 5, relay: {}, setup }, async ({ db, account, relay, root }) => {
-      let going = true
-      const chaos = (async () => {
-        for (let round = 0; going; round++) {
-          await sleep(15)
-          if (round % 3 === 0) relay.reset()
-          else for (const { id } of await server.sessions(account.user)) await server.kill(id).catch(() => {})
-        }
-      })()
-      const told = new Map<number, string>()
-      const worker = async (first: number): Promise<void> => {
-        for (let n = first; n < first + 100; n++) {
-          const sql = n % 4 === 0 ? 'INSERT INTO t SELECT ? FROM (SELECT SLEEP(0.005)) s' : 'INSERT INTO t VALUES (?)'
-          await db.query(sql, [n]).then(
-            () => told.set(n, 'done'),
-            (error) => told.set(n, error.effect ?? `${error}`),
+    test('queryTimeoutMs is the default of timeoutMs: for the pool, leases and transactions', async ({ expect }) => {
+      const server = await sharedServer(MARIADB)
+      await scene(server, { driver, max: 2, queryTimeoutMs: 400 }, async ({ db, account }) => {
+        await soon(holdfastError(db.query('SELECT SLEEP(20)'), 'QUERY_TIMEOUT'), 1_200)
+        await soon(
+          holdfastError(
+            db.use((lease) => lease.query('SELECT SLEEP(20)')),
+            'QUERY_TIMEOUT',
+          ),
+          1_200,
+        )
+        await soon(
+          holdfastError(
+            db.transaction((tx) => tx.query('SELECT SLEEP(20)')),
+            'QUERY_TIMEOUT',
+          ),
+          1_200,
+        )
+        expect((await db.query('SELECT SLEEP(0.4) AS s', [], { timeoutMs: 5_000 })).rows).toEqual([{ s: 0 }])
+        await untilNotRunning(server, account.user, 'SLEEP(20)', 2_000)
+      })
+    })
+
+    test('a timed-out write says unknown, and on the server it is ended, not committed later', async ({ expect }) => {
+      const server = await sharedServer(MARIADB)
+      await scene(server, { driver, max: 2, setup: TABLE }, async ({ db, count, account }) => {
+        const slow = db.query("INSERT INTO t (v) SELECT 'late' FROM (SELECT SLEEP(1.5)) s", [], { timeoutMs: 500 })
+        expect((await holdfastError(slow, 'QUERY_TIMEOUT')).effect).toBe('unknown')
+        await untilNotRunning(server, account.user, 'SLEEP(1.5)')
+        await sleep(1_500)
+        expect(await count('t')).toBe(0)
+      })
+    })
+
+    test('statements that time out at the account limit give their slots back, and nobody sees 1226', async ({
+      expect,
+    }) => {
+      const server = await sharedServer(MARIADB)
+      await scene(server, { driver, max: 10, account: { maxUserConnections: 3 } }, async ({ db, account }) => {
+        await Promise.all([1, 2, 3].map(() => db.query('SELECT SLEEP(0.05)')))
+        for (let round = 0; round < 5; round++) {
+          const slow = [1, 2].map(() =>
+            holdfastError(db.query('SELECT SLEEP(20)', [], { timeoutMs: 300 }), 'QUERY_TIMEOUT'),
           )
+          const quick = Array.from({ length: 20 }, () => db.query('SELECT SLEEP(0.01) AS s'))
+          expect(await soon(Promise.all(quick), 3_000)).toHaveLength(20)
+          await soon(Promise.all(slow), 1_500)
+          await untilNotRunning(server, account.user, 'SLEEP(20)', 1_500)
         }
-      }
-      await soon(Promise.all([0, 1000, 2000, 3000, 4000].map(worker)), 20_000)
-      going = false
-      await chaos
-      const rows = await root<{ n: number; times: number }>('SELECT n, COUNT(*) times FROM {db}.t GROUP BY n')
-      const done = new Map(rows.map(({ n, times }) => [n, Number(times)]))
-      const wrong = [...told].filter(([n, what]) => {
-        const times = done.get(n) ?? 0
-        return what === 'done' ? times !== 1 : what === 'none' ? times !== 0 : what === 'unknown' ? times > 1 : true
       })
-      expect(wrong).toEqual([])
-      expect([...told.values()].filter((what) => what === 'done').length).toBeGreaterThan(100)
     })
-  })
 
-  test('a drained pool refuses with POOL_CLOSED; so does one whose drain waits for a lease', async ({ expect }) => {
-    const server = await sharedServer(MARIADB)
-    await scene(server, { driver, max: 1, setup: TABLE }, async ({ db, count }) => {
-      const lease = await db.acquire()
-      const inLine = failure(db.query('SELECT 1'))
-      const drained = db.drain({ timeoutMs: 5_000 })
-      expect(await inLine).toMatchObject({ code: 'POOL_CLOSED', effect: 'none' })
-      await holdfastError(db.query('SELECT 1'), 'POOL_CLOSED')
-      await holdfastError(db.acquire(), 'POOL_CLOSED')
-      await holdfastError(db.transaction(async () => {}), 'POOL_CLOSED')
-      await holdfastError(db.stream('SELECT 1').next(), 'POOL_CLOSED')
-      await lease.query('INSERT INTO t (v) VALUES (1)') // a lease may finish
-      lease.release()
-      await soon(drained, 1_500)
-      expect(db.drain()).toBe(drained)
-      await holdfastError(db.query('SELECT 1'), 'POOL_CLOSED')
-      expect(await count('t')).toBe(1)
+    test('with every session of a full account timed out, work goes on when the server lets go of them', async ({
+      expect,
+    }) => {
+      const server = await sharedServer(MARIADB)
+      await scene(server, { driver, max: 10, account: { maxUserConnections: 3 } }, async ({ db }) => {
+        await Promise.all([1, 2, 3].map(() => db.query('SELECT SLEEP(0.05)')))
+        const slow = [1, 2, 3].map(() =>
+          holdfastError(db.query('SELECT SLEEP(3)', [], { timeoutMs: 400 }), 'QUERY_TIMEOUT'),
+        )
+        await soon(Promise.all(slow), 1_500)
+        const after = Array.from({ length: 20 }, () => db.query('SELECT 1 AS one'))
+        expect(await soon(Promise.all(after), 6_000)).toHaveLength(20)
+      })
     })
-  })
-})
+
+    test('a silent network: timeoutMs rejects in time, and the pool recovers when it is heard again', async ({
+      expect,
+    }) => {
+      const server = await sharedServer(MARIADB)
+      await scene(server, { driver, max: 2, relay: {}, connectTimeoutMs: 500 }, async ({ db, relay }) => {
+        await Promise.all([1, 2].map(() => db.query('SELECT SLEEP(0.05)')))
+        relay.stall()
+        const silent = [1, 2, 3].map((n) => failure(db.query(`SELECT ${n}`, [], { timeoutMs: 400 })))
+        for (const error of await soon(Promise.all(silent), 1_500)) {
+          expect(['QUERY_TIMEOUT', 'POOL_ACQUIRE_TIMEOUT']).toContain(error.code)
+        }
+        relay.resume()
+        expect((await soon(db.query('SELECT 1 AS one'), 4_000)).rows).toEqual([{ one: 1 }])
+      })
+    })
+
+    test('concurrent queries on one lease run in their order, and a queued one that is aborted disturbs nobody', async ({
+      expect,
+    }) => {
+      const server = await sharedServer(MARIADB)
+      await scene(server, { driver, max: 1, setup: TABLE }, async ({ db, root }) => {
+        await db.use(async (lease) => {
+          const controller = new AbortController()
+          const slow = lease.query('SELECT SLEEP(0.3) AS s')
+          const queued = Array.from({ length: 20 }, (_, n) => {
+            const options = n === 3 ? { signal: controller.signal } : n === 7 ? { timeoutMs: 50 } : {}
+            return lease.query('INSERT INTO t (v) VALUES (?)', [`${n}`], options)
+          })
+          for (const each of queued) each.catch(() => {})
+          controller.abort()
+          expect(await holdfastError(queued[3] as Promise<unknown>, 'ABORTED')).toMatchObject({ effect: 'none' })
+          expect(await holdfastError(queued[7] as Promise<unknown>, 'QUERY_TIMEOUT')).toMatchObject({ effect: 'none' })
+          expect((await slow).rows).toEqual([{ s: 0 }])
+          await Promise.allSettled(queued)
+          expect((await lease.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
+        })
+        const kept = (await root<{ v: string }>('SELECT v FROM {db}.t ORDER BY id')).map(({ v }) => Number(v))
+        expect(kept).toEqual([...Array(20).keys()].filter((n) => n !== 3 && n !== 7))
+      })
+    })
+
+    test('a driver that refuses the arguments harms nobody', async ({ expect }) => {
+      const server = await sharedServer(MARIADB)
+      await scene(server, { driver, max: 1, setup: TABLE }, async ({ db }) => {
+        const error = await failure(db.query('SELECT ? AS x', [undefined], { prepare: true })).catch(() => undefined)
+        if (error) expect(error).toBeInstanceOf(Error)
+        await failure(db.query('SELECT ?, ?', [], { prepare: true }))
+        expect((await soon(db.query('SELECT 1 AS one'))).rows).toEqual([{ one: 1 }])
+        const { rows } = await db.query('SELECT ? AS a, ? AS b', ["it's", null])
+        expect(rows).toEqual([{ a: "it's", b: null }])
+      })
+    })
+
+    test('a session that was killed while idle fails nobody: noticed, or by the free look', async ({ expect }) => {
+      const server = await sharedServer(MARIADB)
+      await scene(server, { driver, max: 1, trustMs: 0, setup: TABLE }, async ({ db, account, count }) => {
+        for (let round = 1; round <= 15; round++) {
+          await db.query('SELECT 1')
+          for (const { id } of await server.sessions(account.user)) await server.kill(id)
+          await server.untilNoSessions(account.user)
+          await db.query('INSERT INTO t (v) VALUES (?)', [round])
+        }
+        expect(await count('t')).toBe(15)
+      })
+    })
+
+    test('a session that dies idle on a lease: SESSION_LOST, and nothing was done', async ({ expect }) => {
+      const server = await sharedServer(MARIADB)
+      await scene(server, { driver, max: 1, setup: TABLE }, async ({ db, count }) => {
+        await db.use(async (lease) => {
+          await server.kill(lease.threadId)
+          await sleep(100)
+          const error = await holdfastError(lease.query('INSERT INTO t (v) VALUES (1)'), 'SESSION_LOST')
+          expect(error.effect).toBe('none')
+        })
+        expect(await count('t')).toBe(0)
+        expect((await db.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
+      })
+    })
+
+    test('under KILLs and resets at random, what succeeds was done once, what says none was not done', async ({
+      expect,
+    }) => {
+      const server = await sharedServer(MARIADB)
+      const setup = 'CREATE TABLE {db}.t (n INT, KEY (n))'
+      await scene(server, { driver, max: 5, relay: {}, setup }, async ({ db, account, relay, root }) => {
+        let going = true
+        const chaos = (async () => {
+          for (let round = 0; going; round++) {
+            await sleep(15)
+            if (round % 3 === 0) relay.reset()
+            else for (const { id } of await server.sessions(account.user)) await server.kill(id).catch(() => {})
+          }
+        })()
+        const told = new Map<number, string>()
+        const worker = async (first: number): Promise<void> => {
+          for (let n = first; n < first + 100; n++) {
+            const sql = n % 4 === 0 ? 'INSERT INTO t SELECT ? FROM (SELECT SLEEP(0.005)) s' : 'INSERT INTO t VALUES (?)'
+            await db.query(sql, [n]).then(
+              () => told.set(n, 'done'),
+              (error) => told.set(n, error.effect ?? `${error}`),
+            )
+          }
+        }
+        await soon(Promise.all([0, 1000, 2000, 3000, 4000].map(worker)), 20_000)
+        going = false
+        await chaos
+        const rows = await root<{ n: number; times: number }>('SELECT n, COUNT(*) times FROM {db}.t GROUP BY n')
+        const done = new Map(rows.map(({ n, times }) => [n, Number(times)]))
+        const wrong = [...told].filter(([n, what]) => {
+          const times = done.get(n) ?? 0
+          return what === 'done' ? times !== 1 : what === 'none' ? times !== 0 : what === 'unknown' ? times > 1 : true
+        })
+        expect(wrong).toEqual([])
+        expect([...told.values()].filter((what) => what === 'done').length).toBeGreaterThan(100)
+      })
+    })
+
+    test('a drained pool refuses with POOL_CLOSED; so does one whose drain waits for a lease', async ({ expect }) => {
+      const server = await sharedServer(MARIADB)
+      await scene(server, { driver, max: 1, setup: TABLE }, async ({ db, count }) => {
+        const lease = await db.acquire()
+        const inLine = failure(db.query('SELECT 1'))
+        const drained = db.drain({ timeoutMs: 5_000 })
+        expect(await inLine).toMatchObject({ code: 'POOL_CLOSED', effect: 'none' })
+        await holdfastError(db.query('SELECT 1'), 'POOL_CLOSED')
+        await holdfastError(db.acquire(), 'POOL_CLOSED')
+        await holdfastError(
+          db.transaction(async () => {}),
+          'POOL_CLOSED',
+        )
+        await holdfastError(db.stream('SELECT 1').next(), 'POOL_CLOSED')
+        await lease.query('INSERT INTO t (v) VALUES (1)') // a lease may finish
+        lease.release()
+        await soon(drained, 1_500)
+        expect(db.drain()).toBe(drained)
+        await holdfastError(db.query('SELECT 1'), 'POOL_CLOSED')
+        expect(await count('t')).toBe(1)
+      })
+    })
+  },
+)
 
 describe.each(DRIVERS.map((driver) => ({ driver })))('statements too large, with $driver', ({ driver }) => {
   test.for(PAIRS.filter((pair) => pair.driver === driver))(
@@ -511,23 +596,26 @@ describe.each(DRIVERS.map((driver) => ({ driver })))('statements too large, with
 })
 
 // The event loop is blocked for two seconds: nothing else may run beside this.
-describe.each(PAIRS)('wait_timeout passes while the event loop is blocked, on $kind with $driver', ({ kind, driver }) => {
-  test('no query fails, and a lease is told that nothing was done', async ({ expect }) => {
-    const options = { driver, max: 3, sessionInit: 'SET SESSION wait_timeout = 1', setup: TABLE }
-    await scene(await sharedServer(kind), options, async ({ db, count }) => {
-      await Promise.all([1, 2, 3].map(() => db.query('SELECT SLEEP(0.05)')))
-      const lease = await db.acquire()
-      await lease.query('SELECT 1')
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1_600)
-      const onLease = failure(lease.query('INSERT INTO t (v) VALUES (1)'))
-      const done = await Promise.allSettled([1, 2, 3, 4].map((v) => db.query('INSERT INTO t (v) VALUES (?)', [v])))
-      expect(done.map((each) => (each.status === 'rejected' ? each.reason : 'done'))).toEqual(Array(4).fill('done'))
-      expect(await onLease).toMatchObject({ code: 'SESSION_LOST', effect: 'none' })
-      lease.release()
-      expect(await count('t')).toBe(4)
+describe.each(PAIRS)(
+  'wait_timeout passes while the event loop is blocked, on $kind with $driver',
+  ({ kind, driver }) => {
+    test('no query fails, and a lease is told that nothing was done', async ({ expect }) => {
+      const options = { driver, max: 3, sessionInit: 'SET SESSION wait_timeout = 1', setup: TABLE }
+      await scene(await sharedServer(kind), options, async ({ db, count }) => {
+        await Promise.all([1, 2, 3].map(() => db.query('SELECT SLEEP(0.05)')))
+        const lease = await db.acquire()
+        await lease.query('SELECT 1')
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1_600)
+        const onLease = failure(lease.query('INSERT INTO t (v) VALUES (1)'))
+        const done = await Promise.allSettled([1, 2, 3, 4].map((v) => db.query('INSERT INTO t (v) VALUES (?)', [v])))
+        expect(done.map((each) => (each.status === 'rejected' ? each.reason : 'done'))).toEqual(Array(4).fill('done'))
+        expect(await onLease).toMatchObject({ code: 'SESSION_LOST', effect: 'none' })
+        lease.release()
+        expect(await count('t')).toBe(4)
+      })
     })
-  })
-})
+  },
+)
 
 describe.each(PAIRS)('SIGTERM of the server, on $kind with $driver', { concurrent: true }, ({ kind, driver }) => {
   test('a write that waits for a lock is undone by the shutdown; it is done once if reported so', async ({

@@ -2,7 +2,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, expect } from 'vitest'
 import { createPool, HoldfastError, type Pool, type PoolOptions, type Stats } from '../../src/index.js'
 import { startRelay, type Relay, type RelayOptions } from '../../src/testing/relay.js'
-import { startServer, type Account, type AccountOptions, type ServerKind, type TestServer } from '../../src/testing/server.js'
+import {
+  startServer,
+  type Account,
+  type AccountOptions,
+  type ServerKind,
+  type TestServer,
+} from '../../src/testing/server.js'
 import { eachDriver, type DriverName } from './support.js'
 
 export { DRIVERS, type DriverName } from './support.js'
@@ -11,7 +17,7 @@ export { DRIVERS, type DriverName } from './support.js'
 export const PAIRS: { kind: ServerKind; driver: DriverName }[] = eachDriver()
 
 /** The one that is always there. */
-export const MARIADB = 'mariadb-10.11' satisfies ServerKind
+export const MARIADB: ServerKind = 'mariadb-10.11'
 
 const servers = new Map<ServerKind, Promise<TestServer>>()
 

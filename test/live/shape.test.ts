@@ -209,8 +209,39 @@ const DIRTY: [string, string][] = [
   ["PREPARE x FROM 'SELECT 1'", 'prepared'],
 ]
 
-/** Change with every statement, or with the clock: nobody can rely on what an earlier borrower left in them. */
-const VOLATILE = /^(timestamp|last_insert_id|identity|insert_id|error_count|warning_count|rand_seed\d|pseudo_thread_id|last_gtid|statement_id)$/i
+/** What may stand before a name and a parenthesis without making it a call, and where to try it. */
+const NO_CALL_AFTER = `INTO TABLE EXISTS AS WITH RECURSIVE INDEX KEY REFERENCES INSERT REPLACE IGNORE JOIN 'x' "x" \`v\` (1) x'41'`
+const FRAMES = `
+~
+SELECT ~
+SELECT v ~ FROM t
+SELECT v LIKE ~ FROM t
+SELECT * FROM t ~
+SELECT * FROM t t1 JOIN t t2 ~
+SELECT * FROM t WHERE v ~
+SELECT * FROM t WHERE (v) ~
+SELECT v FROM t GROUP BY v ~
+SELECT 1 UNION SELECT 2 ~
+SELECT CAST(1 ~)
+SELECT TRIM(1 ~)
+SELECT INTERVAL 1 ~
+SELECT CASE ~ END
+SELECT CASE WHEN 1 ~ END
+INSERT ~ VALUES (1)
+INSERT INTO t ~
+INSERT INTO t (v, s) VALUES (1, 1) ~
+UPDATE ~ SET v = 1
+UPDATE t SET v = ~
+UPDATE t SET v = 1 ~
+DELETE ~
+DO ~
+SHOW TABLES ~
+CREATE TABLE IF NOT EXISTS c (a INT) ~
+`
+
+/** These change with every statement, or with the clock: nobody can rely on what an earlier borrower left in them. */
+const VOLATILE =
+  /^(timestamp|last_insert_id|identity|insert_id|error_count|warning_count|rand_seed\d|pseudo_thread_id|last_gtid|statement_id)$/i
 
 interface State {
   readonly database: string
@@ -245,7 +276,9 @@ describe.each(availableServers())('%s', (kind) => {
       .map((sql) => sql.replaceAll('~', () => String(++next)))
 
   beforeAll(async () => {
-    server = await startServer(kind, { flags: ['--log-bin-trust-function-creators=1', '--loose-innodb-lock-wait-timeout=1'] })
+    server = await startServer(kind, {
+      flags: ['--log-bin-trust-function-creators=1', '--loose-innodb-lock-wait-timeout=1'],
+    })
     for (const sql of ['CREATE DATABASE shop CHARACTER SET utf8mb4', 'CREATE DATABASE other']) await server.query(sql)
     session = await open()
     await session.query(`
@@ -271,8 +304,8 @@ describe.each(availableServers())('%s', (kind) => {
   })
 
   const isInTransaction = async (connection: Connection): Promise<boolean> => {
-    const [{ serverStatus }] = (await connection.query('DO 0')) as unknown as [ResultSetHeader & { serverStatus: number }]
-    return (serverStatus & 1) === 1
+    const [header] = await connection.query('DO 0')
+    return ((header as { serverStatus: number } & ResultSetHeader).serverStatus & 1) === 1
   }
   const rowsOf = async (connection: Connection, sql: string): Promise<unknown[][]> => {
     const [rows] = await connection.query({ sql, rowsAsArray: true })
@@ -347,7 +380,8 @@ describe.each(availableServers())('%s', (kind) => {
     for (const sql of statements) {
       await connection.query('USE shop; BEGIN; DELETE FROM marker; INSERT INTO marker VALUES (1); SAVEPOINT a')
       await connection.query(sql).catch(() => {})
-      expect([sql, await isInTransaction(connection), await server.query('SELECT a FROM shop.marker')]).toEqual([sql, true, []])
+      expect([sql, await isInTransaction(connection)]).toEqual([sql, true])
+      expect([sql, await server.query('SELECT a FROM shop.marker')]).toEqual([sql, []])
       await connection.query('ROLLBACK')
       expect([sql, await server.query('SELECT a FROM shop.marker')]).toEqual([sql, []])
     }
@@ -371,7 +405,9 @@ describe.each(availableServers())('%s', (kind) => {
     const connection = await another()
     await connection.query('USE names')
     const declare = (name: string): Promise<unknown> =>
-      connection.query(`CREATE FUNCTION \`${name}\` (a INT) RETURNS INT BEGIN SET @called = CONCAT_WS(' ', @called, '${name}'); RETURN 1; END`)
+      connection.query(
+        `CREATE FUNCTION \`${name}\` (a INT) RETURNS INT BEGIN SET @called = CONCAT_WS(' ', @called, '${name}'); RETURN 1; END`,
+      )
     const use = (call: string): Promise<unknown> => connection.query(`SELECT ${call}`).catch(() => {})
     await declare('plain')
     await use('plain(0)')
@@ -385,17 +421,10 @@ describe.each(availableServers())('%s', (kind) => {
   })
 
   test('what is no call to the scanner is none to the server', async () => {
-    const before = ['INTO', 'TABLE', 'EXISTS', 'AS', 'WITH', 'RECURSIVE', 'INDEX', 'KEY', 'REFERENCES', 'INSERT', 'REPLACE', 'IGNORE', 'JOIN']
-    const operands = ["'x'", '"x"', '`v`', '(1)', '?', "x'41'"]
-    const frames = ['SELECT ~', 'SELECT v ~ FROM t', 'SELECT * FROM t ~', 'SELECT * FROM t WHERE v ~', 'SELECT * FROM t WHERE (v) ~', 'UPDATE ~ SET v = 1'].concat(
-      ['UPDATE t SET v = 1 ~', 'UPDATE t SET v = ~', 'INSERT ~ VALUES (1)', 'INSERT INTO t ~', 'DELETE ~', 'DO ~', '~', 'SELECT CAST(1 ~)', 'SELECT TRIM(1 ~)'],
-      ['SELECT v FROM t GROUP BY v ~', 'SELECT CASE ~ END', 'SELECT CASE WHEN 1 ~ END', 'INSERT INTO t (v, s) VALUES (1, 1) ~', 'SHOW TABLES ~'],
-      ['SELECT * FROM t t1 JOIN t t2 ~', 'CREATE TABLE IF NOT EXISTS c (a INT) ~', 'SELECT 1 UNION SELECT 2 ~', 'SELECT INTERVAL 1 ~', 'SELECT v LIKE ~ FROM t'],
-    )
     const connection = await another()
     let clean = 0
-    for (const frame of frames) {
-      for (const word of [...before, ...operands]) {
+    for (const frame of FRAMES.trim().split('\n')) {
+      for (const word of NO_CALL_AFTER.split(' ')) {
         const sql = frame.replace('~', `${word} f(1)`)
         if (shapeOf(sql, server.flavour).leavesState !== undefined) continue
         clean++
@@ -406,24 +435,36 @@ describe.each(availableServers())('%s', (kind) => {
   })
 
   const modes = ['', 'ANSI_QUOTES', 'NO_BACKSLASH_ESCAPES', 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES', 'IGNORE_SPACE']
-  test.each(kind.startsWith('mariadb') ? [...modes, 'ORACLE'] : modes)('the scanner reads quotes and comments as the server does: sql_mode %s', async (mode) => {
-    const pieces = ["'", '"', '`', '\\', ' -- ', '#', '\n', '/*', '*/', ' ', 'a', '1.', '1e1', 'AS ']
-    const harm = ['@called := 1', 'f(1)', 'f (1)', 'shop.f(1)', '`f`(1)'].map((call) => `, ${call}`)
-    const ends = ['', "'", '"', "''", '""', ' -- ', '#', "' -- '", '" -- "', "' #", '" #']
-    const part = fc.oneof({ weight: 8, arbitrary: fc.constantFrom(...pieces) }, { weight: 1, arbitrary: fc.constantFrom(...harm) })
-    const text = fc.tuple(fc.array(part, { maxLength: 8 }), fc.constantFrom(...harm), fc.array(part, { maxLength: 5 }), fc.constantFrom(...ends))
-    const texts = fc.sample(text.map((parts) => `SELECT 1,${parts.flat().join('')}`), { numRuns: 1500, seed: 7 })
-    const connection = await another(mode)
-    const tally = { calledAndDoubted: 0, clean: 0 }
-    for (const sql of texts) {
-      const clean = shapeOf(sql, server.flavour).leavesState === undefined
-      const called = await isCalled(connection, sql)
-      if (called) expect([sql, clean]).toEqual([sql, false])
-      if (called) tally.calledAndDoubted++
-      if (clean) tally.clean++
-    }
-    console.log(kind, mode, tally)
-    expect(tally.calledAndDoubted).toBeGreaterThan(10)
-    expect(tally.clean).toBeGreaterThan(10)
-  })
+  test.each(kind.startsWith('mariadb') ? [...modes, 'ORACLE'] : modes)(
+    'the scanner reads quotes and comments as the server does: sql_mode %s',
+    async (mode) => {
+      const pieces = ["'", '"', '`', '\\', ' -- ', '#', '\n', '/*', '*/', ' ', 'a', '1.', '1e1', 'AS ']
+      const harm = ['@called := 1', 'f(1)', 'f (1)', 'shop.f(1)', '`f`(1)'].map((call) => `, ${call}`)
+      const ends = ['', "'", '"', "''", '""', ' -- ', '#', "' -- '", '" -- "', "' #", '" #']
+      const part = fc.oneof(
+        { weight: 8, arbitrary: fc.constantFrom(...pieces) },
+        { weight: 1, arbitrary: fc.constantFrom(...harm) },
+      )
+      const text = fc.tuple(
+        fc.array(part, { maxLength: 8 }),
+        fc.constantFrom(...harm),
+        fc.array(part, { maxLength: 5 }),
+        fc.constantFrom(...ends),
+      )
+      const texts = fc.sample(
+        text.map((parts) => `SELECT 1,${parts.flat().join('')}`),
+        { numRuns: 1000, seed: 7 },
+      )
+      const connection = await another(mode)
+      let [clean, calledAndDoubted] = [0, 0]
+      for (const sql of texts) {
+        if (shapeOf(sql, server.flavour).leavesState === undefined) {
+          clean++
+          expect([sql, await isCalled(connection, sql)]).toEqual([sql, false])
+        } else if (calledAndDoubted < 5 && (await isCalled(connection, sql))) calledAndDoubted++
+      }
+      expect(clean).toBeGreaterThan(100)
+      expect(calledAndDoubted).toBe(5) // texts that the server runs are among them
+    },
+  )
 })

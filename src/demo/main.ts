@@ -1,0 +1,57 @@
+import { performance } from 'node:perf_hooks'
+import { accountLimit } from './account-limit.js'
+import { deadlock } from './deadlock.js'
+import { idle } from './idle.js'
+import { Lab, startServers, type Servers } from './lab.js'
+import { leak } from './leak.js'
+import { killed, reset } from './lost.js'
+import type { DriverName, Row } from './outcome.js'
+import { isAsPromised, jsonOf, lookFor, tableOf, type Report } from './report.js'
+import { restarted } from './restart.js'
+
+/** What the command line asked for. */
+export interface Request {
+  readonly drivers: readonly DriverName[]
+  readonly json: boolean
+  /** The user's own server; without it, private ones are started. */
+  readonly url?: string
+}
+
+/** Resolves with the exit status: 0 when Holdfast did all that it promises. */
+export async function main({ drivers, json }: Request): Promise<number> {
+  const began = performance.now()
+  const say = (text: string): void => {
+    console.error(`${((performance.now() - began) / 1000).toFixed(1).padStart(5)} s  ${text}`)
+  }
+  const reports: Report[] = []
+  {
+    say('starting three private MariaDB servers in temporary folders')
+    await using servers = await startServers()
+    for (const driver of drivers) {
+      const rows = await breakAll(new Lab(driver, servers, say))
+      reports.push({ driver, server: `MariaDB ${servers.steady.version}`, rows })
+    }
+  }
+  const tookMs = performance.now() - began
+  const look = lookFor(process.stdout, process.env)
+  if (json) console.log(jsonOf(reports, tookMs))
+  else {
+    for (const report of reports) console.log(`\n${tableOf(report, look)}`)
+  }
+  return isAsPromised(reports) ? 0 : 1
+}
+
+/** What does not disturb each other at the same time, the rest in turn. */
+async function breakAll(lab: Lab): Promise<Row[]> {
+  const tracks = [[accountLimit, deadlock], [idle], [leak], [killed, reset, restarted]]
+  const rows = await Promise.all(
+    tracks.map(async (track) => {
+      const rows: Row[] = []
+      for (const scenario of track) rows.push(...(await scenario(lab)))
+      return rows
+    }),
+  )
+  return rows.flat()
+}
+
+export type { Servers }

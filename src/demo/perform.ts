@@ -1,0 +1,106 @@
+import type { Contender } from './contender.js'
+import { rowsOf, type Site } from './lab.js'
+import type { Outcome, Side } from './outcome.js'
+import { audit, follow, markOf, Tally, type Call } from './tally.js'
+
+/** What is under way when the connection is lost. */
+export type Operation = 'read' | 'write' | 'transaction' | 'commit'
+export const OPERATIONS: readonly Operation[] = ['read', 'write', 'transaction', 'commit']
+
+export const IN: Readonly<Record<Operation, string>> = {
+  read: 'during a read',
+  write: 'during a write',
+  transaction: 'within a transaction',
+  commit: 'at its COMMIT',
+}
+
+/** Stands in the text of the statement that is under way, so that it can be seen on the wire and in the process list. */
+export const MARKER = '/* under way */'
+
+export interface Performance {
+  /** How long the statement takes that is under way. */
+  readonly lastsS?: number
+  /** Awaited by every transaction before its COMMIT. */
+  readonly beforeCommit?: () => Promise<void>
+}
+
+/** A few of one operation at once, each followed to its end. */
+export async function perform(
+  pool: Contender,
+  operation: Operation,
+  tokens: readonly string[],
+  performance: Performance = {},
+): Promise<Call[]> {
+  return Promise.all(tokens.map((token) => follow(token, one(pool, operation, token, performance))))
+}
+
+async function one(
+  pool: Contender,
+  operation: Operation,
+  token: string,
+  { lastsS = 0, beforeCommit }: Performance,
+): Promise<void> {
+  switch (operation) {
+    case 'read':
+      await pool.read(`SELECT ${MARKER} ?, SLEEP(?)`, [token, lastsS])
+      break
+    case 'write':
+      await pool.write(`INSERT ${MARKER} INTO work (token, step) SELECT ?, SLEEP(?)`, [token, lastsS])
+      break
+    case 'transaction':
+      await pool.transaction(async (run) => {
+        await run('INSERT INTO work (token, step) VALUES (?, 1)', [token])
+        await run(`INSERT ${MARKER} INTO work (token, step) SELECT ?, 2 + SLEEP(?)`, [token, lastsS])
+      })
+      break
+    case 'commit':
+      await pool.transaction(async (run) => {
+        await run('INSERT INTO work (token, step) VALUES (?, 1)', [token])
+        await run('INSERT INTO work (token, step) VALUES (?, 2)', [token])
+        await beforeCommit?.()
+      })
+  }
+}
+
+const ROWS: Readonly<Record<Operation, number>> = { read: 0, write: 1, transaction: 2, commit: 2 }
+
+/** How it ended, as the callers were told and as it stands in the table. */
+export async function outcomeOf(side: Side, operation: Operation, site: Site, calls: readonly Call[]): Promise<Outcome> {
+  const tally = new Tally(calls)
+  const { done, twice, half, untrue } = audit(calls, await rowsOf(site), ROWS[operation])
+  const wrote = operation === 'read' ? {} : { done, twice, half, untrue }
+  return {
+    mark: markOf(side, tally),
+    text: side === 'holdfast' ? holdfastText(operation, tally, done) : driverText(operation, tally, done),
+    facts: { ...tally.facts, ...wrote },
+    ...(side === 'holdfast' && {
+      promises: {
+        ...promisesFor(operation, tally),
+        'nothing is done twice': twice === 0,
+        'nothing is done by half': half === 0,
+        'every error says truly what became of the work': untrue === 0,
+      },
+    }),
+  }
+}
+
+function promisesFor(operation: Operation, tally: Tally): Record<string, boolean> {
+  if (operation === 'read') return { 'every read is answered': tally.allAnswered }
+  if (operation === 'transaction') return { 'every transaction is committed': tally.allAnswered }
+  const code = operation === 'write' ? 'SESSION_LOST' : 'COMMIT_UNKNOWN'
+  const asPromised = tally.failures.every(({ name, effect }) => name === code && effect === 'unknown')
+  return { [`whoever fails is told ${code}, effect: 'unknown'`]: asPromised && tally.waiting === 0 }
+}
+
+function driverText(operation: Operation, tally: Tally, done: number): string {
+  const sentence = tally.sentence()
+  if (tally.allAnswered || operation === 'read') return sentence
+  if (operation === 'transaction') return `${sentence}; their work is gone`
+  return `${sentence}, which does not say that ${done} were ${operation === 'commit' ? 'committed' : 'done'}`
+}
+
+function holdfastText(operation: Operation, tally: Tally, done: number): string {
+  if (operation === 'read') return `${tally.sentence()} (run again: marked idempotent)`
+  if (operation === 'transaction') return `${tally.sentence('committed')} (the block was run again)`
+  return `${tally.sentence()}, effect 'unknown': ${done} were ${operation === 'commit' ? 'committed' : 'done'}, none twice`
+}
