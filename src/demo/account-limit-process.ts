@@ -10,6 +10,7 @@ export interface BurstTask extends ContenderOptions {
 
 const { queries, ...options } = JSON.parse(process.argv[2] as string) as BurstTask
 
+process.on('message', () => {}) // lives until it is killed, as a service does: an idle pool of Holdfast would let it end
 process.send?.('ready')
 await once(process, 'message')
 const pool = contender(options)

@@ -2,9 +2,9 @@ import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { startRelay } from '../testing/relay.js'
 import type { BurstTask } from './account-limit-process.js'
-import type { Lab } from './lab.js'
-import type { Outcome, Row, Side } from './outcome.js'
-import { Tally, type Call } from './tally.js'
+import { tokens, type Lab } from './lab.js'
+import { bothSides, type Outcome, type Row, type Side } from './outcome.js'
+import { follow, Tally, type Call } from './tally.js'
 
 const PROCESSES = 3
 const LIMIT = 3
@@ -20,7 +20,31 @@ export async function accountLimit(lab: Lab): Promise<Row[]> {
   lab.say(`1226: ${what}`)
   // One after the other: six processes that start at once would spoil the times.
   const outcomes = { driver: await burst(lab, 'driver'), holdfast: await burst(lab, 'holdfast') }
-  return [{ topic: '1226', what, outcomes }]
+  return [{ topic: '1226', what, outcomes }, await heldByOthers(lab)]
+}
+
+/** A pool that has nothing to do keeps what others need. */
+async function heldByOthers(lab: Lab): Promise<Row> {
+  const what = `a process has used all ${LIMIT} and idles; another one reads`
+  lab.say(`1226: ${what}`)
+  return { topic: '1226', what, outcomes: await bothSides((side) => readBeside(lab, side)) }
+}
+
+async function readBeside(lab: Lab, side: Side): Promise<Outcome> {
+  const { account } = await lab.site(lab.servers.steady, { maxUserConnections: LIMIT })
+  const task: BurstTask = { side, driver: lab.driver, address: account.config, max: LIMIT, queries: LIMIT }
+  await using other = lab.process('./account-limit-process.js', task)
+  await other.next()
+  other.send({ go: true })
+  await other.next()
+  await using pool = lab.contender(side, account.config, { max: LIMIT })
+  const tally = new Tally(await Promise.all(tokens(LIMIT).map((token) => follow(token, pool.read('SELECT 1')))))
+  return {
+    mark: tally.allAnswered ? 'well' : 'failed',
+    text: tally.allAnswered ? `${tally.sentence()}: the other gave idle ones back` : tally.sentence(),
+    facts: tally.facts,
+    ...(side === 'holdfast' && { promises: { 'every read is answered': tally.allAnswered } }),
+  }
 }
 
 async function burst(lab: Lab, side: Side): Promise<Outcome> {

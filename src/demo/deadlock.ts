@@ -7,9 +7,9 @@ const PAIRS = 5
 
 /** 1213: two transactions lock the same two rows, each in its own order. */
 export async function deadlock(lab: Lab): Promise<Row[]> {
-  lab.say(`deadlock: ${PAIRS} times two transactions lock the same rows crosswise`)
+  lab.say(`1213: ${PAIRS} pairs of transactions lock the same rows crosswise`)
   const outcomes = await bothSides((side) => crosswise(lab, side))
-  return [{ topic: 'deadlock', what: `${PAIRS} times two transactions that lock the same two rows crosswise`, outcomes }]
+  return [{ topic: 'deadlock', what: `${PAIRS} pairs of transactions lock the same rows crosswise`, outcomes }]
 }
 
 async function crosswise(lab: Lab, side: Side): Promise<Outcome> {

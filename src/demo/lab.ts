@@ -92,12 +92,21 @@ export async function rowsOf({ server, account }: Site): Promise<Map<string, num
 
 /** The threads of the account that run this, when there are so many of them. */
 export async function threadsRunning({ server, account }: Site, text: string, count: number): Promise<number[]> {
-  const deadline = performance.now() + 5_000
-  for (;;) {
+  let threads: number[] = []
+  await until(`${count} connections run ${text}`, async () => {
     const sessions = await server.sessions(account.user)
-    const running = sessions.filter(({ info }) => info?.includes(text))
-    if (running.length >= count) return running.map(({ id }) => id)
-    if (performance.now() > deadline) throw new Error(`${running.length} of ${count} run ${text} after 5 s`)
+    threads = sessions.filter(({ info }) => info?.includes(text)).map(({ id }) => id)
+    return threads.length === count
+  })
+  return threads
+}
+
+const SOON_MS = 10_000
+
+export async function until(what: string, isSo: () => Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + SOON_MS
+  while (!(await isSo())) {
+    if (performance.now() > deadline) throw new Error(`the demonstration got stuck: it is not so that ${what}`)
     await sleep(5)
   }
 }

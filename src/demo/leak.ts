@@ -27,8 +27,8 @@ export async function leak(lab: Lab): Promise<Row[]> {
     const file = join(folder, 'report.mjs')
     writeFileSync(file, REPORT)
     return await Promise.all([
-      row(lab, file, false, `a pool of ${POOL} has lent all to a part of the program that does not release them`),
-      row(lab, file, true, 'that part has ended, and with it every reference to them'),
+      row(lab, file, false, `a pool of ${POOL} has lent all to code that does not release them`),
+      row(lab, file, true, 'the same, and no reference to them is left'),
     ])
   } finally {
     rmSync(folder, { recursive: true, force: true })
@@ -38,7 +38,7 @@ export async function leak(lab: Lab): Promise<Row[]> {
 async function row(lab: Lab, file: string, dropped: boolean, what: string): Promise<Row> {
   lab.say(`leak: a program forgets ${POOL} connections${dropped ? ', and drops every reference to them' : ''}`)
   const outcomes = await bothSides((side) => forget(lab, side, file, dropped))
-  return { topic: 'leak', what: `${what}; then a read`, outcomes }
+  return { topic: 'leak', what, outcomes }
 }
 
 async function forget(lab: Lab, side: Side, file: string, dropped: boolean): Promise<Outcome> {
@@ -54,11 +54,11 @@ async function forget(lab: Lab, side: Side, file: string, dropped: boolean): Pro
 function told(side: Side, { call, takenAt }: LeakReport, dropped: boolean): Outcome {
   const tally = new Tally([call])
   const places = [...new Set(takenAt.map((place) => place.replace(/^.*\//, '')))]
-  const after = dropped ? 'when they are garbage-collected' : `after leakAfterMs (${LEAK_AFTER_MS})`
+  const after = dropped ? 'when garbage-collected' : `after leakAfterMs (${LEAK_AFTER_MS})`
   return {
     mark: tally.allAnswered ? 'well' : 'failed',
     text: tally.allAnswered
-      ? `answered in ${seconds(call.ms)}: they are taken back ${after}, and named: ${places.join(', ')}`
+      ? `answered in ${seconds(call.ms)}: they are taken back ${after}, and reported with the place (${places.join(', ')})`
       : call.end === 'waiting'
         ? `hangs: no answer and no error for ${seconds(call.ms)}`
         : `fails after ${seconds(call.ms)}: ${tally.names.join()}; nothing says who holds them`,

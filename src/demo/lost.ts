@@ -1,11 +1,10 @@
 import { startRelay, type Loss } from '../testing/relay.js'
 import { meetingOf, threadsRunning, tokens, type Lab, type Site } from './lab.js'
 import { bothSides, type Outcome, type Row, type Side } from './outcome.js'
-import { IN, MARKER, OPERATIONS, outcomeOf, perform, type Operation } from './perform.js'
+import { hold, IN, MARKER, OPERATIONS, outcomeOf, perform, type Operation } from './perform.js'
 
 /** Of each operation at once. */
 export const CALLS = 10
-const LASTS_S = 0.5
 
 /** 2013: the server's administrator ends the sessions. */
 export async function killed(lab: Lab): Promise<Row[]> {
@@ -25,8 +24,11 @@ export async function killed(lab: Lab): Promise<Row[]> {
 async function kill(lab: Lab, side: Side, operation: Operation): Promise<Outcome> {
   const site = await lab.site(lab.servers.steady)
   await using pool = lab.contender(side, site.account.config)
-  const calls = perform(pool, operation, tokens(CALLS), { lastsS: LASTS_S })
-  await killAll(site, MARKER)
+  const { letGo } = await hold(site)
+  const calls = perform(pool, operation, tokens(CALLS))
+  const threads = await threadsRunning(site, MARKER, CALLS)
+  await letGo()
+  await killAll(site, threads)
   return outcomeOf(side, operation, site, await calls)
 }
 
@@ -40,17 +42,17 @@ async function killAtCommit(lab: Lab, side: Side): Promise<Outcome> {
     allThere.arrive()
     return locked.complete
   }
-  const calls = perform(pool, 'commit', tokens(CALLS), { beforeCommit })
+  const calls = perform(pool, 'commit', tokens(CALLS), beforeCommit)
   await allThere.complete
   await site.server.query('FLUSH TABLES WITH READ LOCK')
   locked.arrive()
-  await killAll(site, 'COMMIT')
+  await killAll(site, await threadsRunning(site, 'COMMIT', CALLS))
   await site.server.query('UNLOCK TABLES')
   return outcomeOf(side, 'commit', site, await calls)
 }
 
-async function killAll(site: Site, text: string): Promise<void> {
-  for (const id of await threadsRunning(site, text, CALLS)) await site.server.kill(id)
+async function killAll({ server }: Site, threads: readonly number[]): Promise<void> {
+  for (const id of threads) await server.kill(id)
 }
 
 /** 2013: the network resets the connection, for one half before the server had the request, for the other after it was done. */

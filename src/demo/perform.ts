@@ -17,40 +17,42 @@ export const IN: Readonly<Record<Operation, string>> = {
 /** Stands in the text of the statement that is under way, so that it can be seen on the wire and in the process list. */
 export const MARKER = '/* under way */'
 
-export interface Performance {
-  /** How long the statement takes that is under way. */
-  readonly lastsS?: number
-  /** Awaited by every transaction before its COMMIT. */
-  readonly beforeCommit?: () => Promise<void>
+// What is under way lasts as long as somebody holds the lock with the database's name: see `hold`.
+const AWHILE = 'SLEEP(IF(IS_FREE_LOCK(DATABASE()), 0, 60))'
+
+/** From now on statements that are MARKED last until they are killed; after `letGo` those that begin then do not. */
+export async function hold({ server, account }: Site): Promise<{ letGo(): Promise<void> }> {
+  await server.query('SELECT GET_LOCK(?, 10)', [account.database])
+  return { letGo: async () => void (await server.query('SELECT RELEASE_LOCK(?)', [account.database])) }
 }
 
-/** A few of one operation at once, each followed to its end. */
+/** A few of one operation at once, each followed to its end. `beforeCommit` is awaited by transactions at 'commit'. */
 export async function perform(
   pool: Contender,
   operation: Operation,
   tokens: readonly string[],
-  performance: Performance = {},
+  beforeCommit?: () => Promise<void>,
 ): Promise<Call[]> {
-  return Promise.all(tokens.map((token) => follow(token, one(pool, operation, token, performance))))
+  return Promise.all(tokens.map((token) => follow(token, one(pool, operation, token, beforeCommit))))
 }
 
 async function one(
   pool: Contender,
   operation: Operation,
   token: string,
-  { lastsS = 0, beforeCommit }: Performance,
+  beforeCommit: (() => Promise<void>) | undefined,
 ): Promise<void> {
   switch (operation) {
     case 'read':
-      await pool.read(`SELECT ${MARKER} ?, SLEEP(?)`, [token, lastsS])
+      await pool.read(`SELECT ${MARKER} ${AWHILE}`)
       break
     case 'write':
-      await pool.write(`INSERT ${MARKER} INTO work (token, step) SELECT ?, SLEEP(?)`, [token, lastsS])
+      await pool.write(`INSERT ${MARKER} INTO work (token, step) SELECT ?, ${AWHILE}`, [token])
       break
     case 'transaction':
       await pool.transaction(async (run) => {
         await run('INSERT INTO work (token, step) VALUES (?, 1)', [token])
-        await run(`INSERT ${MARKER} INTO work (token, step) SELECT ?, 2 + SLEEP(?)`, [token, lastsS])
+        await run(`INSERT ${MARKER} INTO work (token, step) SELECT ?, 2 + ${AWHILE}`, [token])
       })
       break
     case 'commit':
@@ -96,11 +98,11 @@ function driverText(operation: Operation, tally: Tally, done: number): string {
   const sentence = tally.sentence()
   if (tally.allAnswered || operation === 'read') return sentence
   if (operation === 'transaction') return `${sentence}; their work is gone`
-  return `${sentence}, which does not say that ${done} were ${operation === 'commit' ? 'committed' : 'done'}`
+  return `${sentence}. ${operation === 'commit' ? 'Committed' : 'Done'} or not? (${done} were.)`
 }
 
 function holdfastText(operation: Operation, tally: Tally, done: number): string {
-  if (operation === 'read') return `${tally.sentence()} (run again: marked idempotent)`
-  if (operation === 'transaction') return `${tally.sentence('committed')} (the block was run again)`
-  return `${tally.sentence()}, effect 'unknown': ${done} were ${operation === 'commit' ? 'committed' : 'done'}, none twice`
+  if (operation === 'read') return `${tally.sentence()}: they were run again`
+  if (operation === 'transaction') return `${tally.sentence('committed')}: they were run again`
+  return `${tally.sentence()}, effect 'unknown' (${done} were ${operation === 'commit' ? 'committed' : 'done'}, none twice)`
 }

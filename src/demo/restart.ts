@@ -1,14 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { startRelay, type Relay } from '../testing/relay.js'
 import type { Contender } from './contender.js'
-import { rowsOf, threadsRunning, tokens, type Lab, type Site } from './lab.js'
+import { rowsOf, threadsRunning, tokens, until, type Lab, type Site } from './lab.js'
 import { CALLS, losingInTurn } from './lost.js'
 import { bothSides, type Outcome, type Row, type Side } from './outcome.js'
-import { IN, MARKER, OPERATIONS, outcomeOf, perform, type Operation } from './perform.js'
+import { hold, IN, MARKER, OPERATIONS, outcomeOf, perform, type Operation } from './perform.js'
 import { audit, follow, markOf, Tally, type Call } from './tally.js'
 
 const DOWN_S = 1.5
-const LASTS_S = 0.5
 const ARRIVALS = 40
 const EVERY_MS = 50
 
@@ -34,7 +33,7 @@ export async function restarted(lab: Lab): Promise<Row[]> {
   }
   const arrivals = await arriving
   const outcomes = await bothSides((side) => arrived(side, bystanders[side], arrivals[side]))
-  const what = `a write every ${EVERY_MS} ms, beginning while the server is down`
+  const what = `${ARRIVALS} writes, one each ${EVERY_MS} ms, from when the server is down`
   return [...rows, { topic: '2013', what, outcomes }]
 }
 
@@ -50,7 +49,8 @@ async function underWay(lab: Lab, side: Side, operation: Operation): Promise<Sce
   const relay = operation === 'commit' ? await startRelay(site.account.config) : undefined
   if (relay) relay.onRequest = losingInTurn('COMMIT', 'stall', CALLS)
   const pool = lab.contender(side, relay?.config(site.account.config) ?? site.account.config)
-  const calls = perform(pool, operation, tokens(CALLS), { lastsS: LASTS_S })
+  await hold(site) // until the server dies
+  const calls = perform(pool, operation, tokens(CALLS))
   if (relay) await untilLost(relay, site)
   else await threadsRunning(site, MARKER, CALLS)
   return {
@@ -66,7 +66,7 @@ async function underWay(lab: Lab, side: Side, operation: Operation): Promise<Sce
 
 /** Half of the commits are in the table then, and nobody was told. */
 async function untilLost(relay: Relay, site: Site): Promise<void> {
-  while (relay.losses < CALLS || (await rowsOf(site)).size < CALLS / 2) await sleep(5)
+  await until(`${CALLS} commits are lost`, async () => relay.losses === CALLS && (await rowsOf(site)).size === CALLS / 2)
 }
 
 interface Bystander {

@@ -80,11 +80,11 @@ export class Tally {
     return { asked, answered, failed, waiting, slowestMs: Math.round(slowestMs) }
   }
 
-  /** `10 of 10 answered, the slowest in 0.6 s`; `7 of 10 failed: ECONNRESET`. */
+  /** `10 of 10 answered within 0.6 s`; `7 of 10 failed: ECONNRESET`. */
   sentence(answered = 'answered'): string {
     const { asked, slowestMs, failures, waiting } = this
-    if (this.allAnswered) return `${asked} of ${asked} ${answered}, the slowest in ${seconds(slowestMs)}`
-    const parts = []
+    if (this.allAnswered) return `${asked} of ${asked} ${answered} within ${seconds(slowestMs)}`
+    const parts: string[] = []
     if (failures.length > 0) parts.push(`${failures.length} of ${asked} failed: ${this.names.join(', ')}`)
     if (waiting > 0) parts.push(`${waiting} of ${asked} hang: no answer and no error for ${seconds(slowestMs)}`)
     return parts.join('; ')

@@ -1,4 +1,6 @@
+import type { Timer } from '../clock.js'
 import type { Session } from '../driver.js'
+import { HoldfastError } from '../errors.js'
 import type { Lender } from './lender.js'
 import type { Identity } from './limits.js'
 import { within } from './opener.js'
@@ -9,6 +11,11 @@ const ERRAND_WITHIN_MS = 30_000
 // When no session is left to look through: how long a ghost is waited for before its place is used for a new one.
 // A cut stream's server notices at its next write.
 const LAST_GHOST_MS = { running: 250, dropped: 10 }
+// Once the server is done with a statement its reply is a round trip away.
+const REPLY_WITHIN_MS = 1_000
+// Where the server does not tell who runs what, a statement is given this long before its connection is dropped.
+const UNSEEN_FOR_MS = 30_000
+const MOST_FAILURES = 8
 // These questions are answered at once by any server that answers at all.
 const ANSWER_WITHIN_MS = 2_000
 // How often a thread that was told to end is looked for. A long rollback takes its time.
@@ -34,14 +41,25 @@ export async function layGhost(lender: Lender, slot: Slot, replied?: Promise<unk
     if (!laid) over.abort()
     lay()
   })
-  const lastOne = lender.clock.after(replied ? LAST_GHOST_MS.running : LAST_GHOST_MS.dropped, () => {
+  const watch = every(lender, replied ? LAST_GHOST_MS.running : LAST_GHOST_MS.dropped, () => {
     if (!lender.onlyGhosts) return
     lay()
     session.destroy()
   })
-  if (learned) await endThread(lender, learned.identity, replied ? 'QUERY' : 'CONNECTION', over.signal).catch(noop)
-  await ended
-  lastOne.cancel()
+  const end = (what: 'QUERY' | 'CONNECTION'): Promise<boolean> =>
+    endThread(lender, learned?.identity, what, over.signal).then(
+      () => true,
+      () => false,
+    )
+  const isDone = await end(replied ? 'QUERY' : 'CONNECTION')
+  if (ended && !laid) {
+    await Promise.race([ended, pause(lender, isDone ? REPLY_WITHIN_MS : UNSEEN_FOR_MS, over.signal)])
+    // The server is done and its reply will never come: the peer is silent. It must not count the session any longer.
+    if (!over.signal.aborted && !laid) await end('CONNECTION')
+    session.destroy()
+  }
+  watch.cancel()
+  over.abort()
   lay()
 }
 
@@ -51,16 +69,22 @@ export async function layGhost(lender: Lender, slot: Slot, replied?: Promise<unk
  */
 export async function endThread(
   lender: Lender,
-  identity: Identity,
+  identity: Identity | undefined,
   what: 'QUERY' | 'CONNECTION',
   over: AbortSignal,
 ): Promise<void> {
-  if (identity.peer === '') throw new Error('the server does not tell who is who')
+  if (!identity?.peer) throw new Error('the server does not tell who is who')
+  let failures = 0
   for (let look = 0; !over.aborted; look++) {
     const running = await onErrand(lender, over, async (session) => {
       if (!(await isRunning(session, identity, what))) return false
       // Once is enough: a thread that rolls back must not be told again and again.
-      if (look === 0 && !over.aborted) await session.query({ sql: `KILL ${what} ${identity.connectionId}` }).catch(noop)
+      if (look === failures && !over.aborted)
+        await session.query({ sql: `KILL ${what} ${identity.connectionId}` }).catch(noop)
+      return true
+    }).catch((error: unknown) => {
+      // The session that was to look was dead or silent itself: another may not be.
+      if (error instanceof HoldfastError || ++failures > MOST_FAILURES) throw error
       return true
     })
     if (!running) return
@@ -114,6 +138,18 @@ function pause(lender: Lender, ms: number, over: AbortSignal): Promise<void> {
     const timer = lender.clock.after(ms, done)
     over.addEventListener('abort', done, { once: true })
   })
+}
+
+function every(lender: Lender, ms: number, task: () => void): Timer {
+  let timer: Timer
+  const arm = (): void => {
+    timer = lender.clock.after(ms, () => {
+      arm()
+      task()
+    })
+  }
+  arm()
+  return { cancel: () => timer.cancel() }
 }
 
 function noop(): void {}

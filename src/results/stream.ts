@@ -111,7 +111,7 @@ class Rows<R> implements AsyncIterableIterator<R> {
       this.#done = true
       return error
     }
-    const fault = error instanceof HoldfastError ? undefined : noticed(this.#lender, slot, toFault(error))
+    const fault = error instanceof HoldfastError ? undefined : await noticed(this.#lender, slot, toFault(error))
     await this.#finish()
     if (fault === undefined) return error
     return fault.session === 'lost' && fault.effect !== 'none'

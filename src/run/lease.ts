@@ -167,7 +167,7 @@ export class Lease {
     } catch (error) {
       // A COMMIT or ROLLBACK that failed may have left the transaction open.
       if (this.#shape(statement.sql).transaction !== 'none') this.#dirty = true
-      if (!(error instanceof HoldfastError)) throw noticed(this.#lender, this.#slot, error)
+      if (!(error instanceof HoldfastError)) throw await noticed(this.#lender, this.#slot, error)
       this.end(
         new HoldfastError('SESSION_LOST', `this lease ended when a statement was given up: ${error.message}`, {
           cause: error,

@@ -67,7 +67,7 @@ async function runOnce(lender: Lender, slot: Slot, statement: Statement, bounds:
     result = await runStatement(lender, slot, statement, bounds, 'unknown')
   } catch (error) {
     if (error instanceof HoldfastError) throw error
-    const fault = noticed(lender, slot, error)
+    const fault = await noticed(lender, slot, error)
     lender.giveBack(slot, fault.session === 'lost' ? 'lost' : conditionAfter(slot, statement))
     throw fault
   }

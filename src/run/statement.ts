@@ -1,7 +1,7 @@
 import type { Result, Statement } from '../driver.js'
 import type { HoldfastError } from '../errors.js'
 import { events } from '../events.js'
-import { toFault, type Effect, type Fault } from '../faults/fault.js'
+import { Fault, toFault, type Effect } from '../faults/fault.js'
 import { layGhost } from '../pool/ghost.js'
 import { aborted, type Lender } from '../pool/lender.js'
 import type { Slot } from '../pool/slot.js'
@@ -55,17 +55,27 @@ export function runStatement(
   })
 }
 
+// A session whose statement fell to a shutdown ends within milliseconds.
+const ENDS_WITHIN_MS = 50
+const READ_ONLY_TRANSACTION = 1792
+
 /** Classifies and announces a failure, and teaches the pool what it says about the other sessions. */
-export function noticed(lender: Lender, slot: Slot, error: unknown): Fault {
-  const fault = toFault(error)
+export async function noticed(lender: Lender, slot: Slot, error: unknown): Promise<Fault> {
+  const fault = await inItsLight(lender, slot, toFault(error))
   if (events.fault.hasSubscribers) {
     events.fault.publish({ pool: lender.options.name, threadId: slot.session?.threadId ?? 0, fault })
   }
   // A server that takes no writes may have been a primary a moment ago: who connects anew finds the one that is now.
-  if (fault.kind === 'read-only' && (fault.error as { errno?: number }).errno !== READ_ONLY_TRANSACTION)
-    lender.retire(slot, 'read-only')
-  if (fault.session === 'lost' || slot.retire === 'read-only') lender.suspect()
+  const failedOver = fault.kind === 'read-only' && (fault.error as { errno?: number }).errno !== READ_ONLY_TRANSACTION
+  if (failedOver) lender.retire(slot, 'read-only')
+  if (failedOver || fault.session === 'lost') lender.suspect()
   return fault
 }
 
-const READ_ONLY_TRANSACTION = 1792
+/** A MySQL that shuts down says 1317 to what it ends, as it does for a KILL QUERY: the connection's end tells them apart. */
+async function inItsLight(lender: Lender, { session }: Slot, fault: Fault): Promise<Fault> {
+  if (fault.kind !== 'interrupted' || session?.server.flavour !== 'mysql') return fault
+  const waited = new Promise<void>((resolve) => void lender.clock.after(ENDS_WITHIN_MS, resolve, true))
+  await Promise.race([session.ended, waited])
+  return session.alive ? fault : new Fault('shutdown', 'lost', fault.effect, fault.error)
+}

