@@ -3,8 +3,10 @@
 
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, realpathSync, statSync } from 'node:fs'
+import { constants } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)))
 const DRIVERS = ['mysql2', 'mariadb']
@@ -25,37 +27,42 @@ Progress goes to stderr, results to stdout. Exit status: 0 when Holdfast did all
 
 class UsageError extends Error {}
 
-/** @param {string[]} args @returns {{ help: true } | import('../dist/demo/main.js').Request} */
+const OPTIONS = {
+  driver: { type: 'string' },
+  all: { type: 'boolean' },
+  json: { type: 'boolean' },
+  help: { type: 'boolean', short: 'h' },
+}
+
+/** @param {string[]} args @returns {'help' | import('../dist/demo/main.js').Request} */
 export function readArguments(args) {
-  let drivers
-  let json = false
-  let url
-  const choose = (...chosen) => {
-    if (drivers && String(drivers) !== String(chosen)) throw new UsageError('--driver and --all exclude each other')
-    drivers = chosen
+  const { values, positionals } = parse(args)
+  const { driver, all, json = false, help } = values
+  const [url] = positionals
+  if (help) return 'help'
+  if (driver !== undefined && !DRIVERS.includes(driver))
+    throw new UsageError(`--driver must be ${DRIVERS.join(' or ')}`)
+  if (driver !== undefined && all) throw new UsageError('--driver and --all exclude each other')
+  // What is not a URL may still hold a password: it is not repeated.
+  if (positionals.length > 1) throw new UsageError('one URL at a time')
+  if (url !== undefined && !/^(mysql|mariadb):\/\//.test(url))
+    throw new UsageError('a URL must look like mysql://user:password@host:3306/database')
+  return { drivers: all ? DRIVERS : [driver ?? DRIVERS[0]], json, ...(url !== undefined && { url }) }
+}
+
+function parse(args) {
+  try {
+    return parseArgs({ args, options: OPTIONS, allowPositionals: true })
+  } catch (error) {
+    throw new UsageError(error.message.replace(/\. To specify .*/s, ''))
   }
-  const words = args.flatMap((arg) => (/^--\w+=/.test(arg) ? [arg.slice(0, arg.indexOf('=')), arg.slice(arg.indexOf('=') + 1)] : [arg]))
-  for (let word = words.shift(); word !== undefined; word = words.shift()) {
-    if (word === '--help' || word === '-h') return { help: true }
-    if (word === '--json') json = true
-    else if (word === '--all') choose(...DRIVERS)
-    else if (word === '--driver') {
-      const name = words.shift()
-      if (!DRIVERS.includes(name)) throw new UsageError(`--driver must be one of ${DRIVERS.join(', ')}`)
-      choose(name)
-    } else if (word.startsWith('-')) throw new UsageError(`unknown option ${word}`)
-    // What is neither may hold a password: it is not repeated.
-    else if (url !== undefined) throw new UsageError('one URL at a time')
-    else if (!/^(mysql|mariadb):\/\//.test(word)) throw new UsageError('a URL must look like mysql://user:password@host:3306/database')
-    else url = word
-  }
-  return { drivers: drivers ?? [DRIVERS[0]], json, ...(url !== undefined && { url }) }
 }
 
 async function start(args) {
   const request = readArguments(args)
-  if ('help' in request) return (console.log(HELP), 0)
-  if (!isRecent(process.versions.node)) throw new Error(`Holdfast needs Node ${NODE_AT_LEAST.join('.')} or later; this is ${process.version}`)
+  if (request === 'help') return (console.log(HELP), 0)
+  if (!isRecent(process.versions.node))
+    throw new Error(`Holdfast needs Node ${NODE_AT_LEAST.join('.')} or later; this is ${process.version}`)
   const { setup } = await import('./setup.mjs')
   setup(request.url === undefined ? ['mariadb-10.11'] : [])
   build()
@@ -82,7 +89,8 @@ function build() {
 
 /** `exit` runs what kills servers and child processes, and removes their folders. */
 function run() {
-  for (const [signal, number] of [['SIGINT', 2], ['SIGTERM', 15], ['SIGHUP', 1]]) process.once(signal, () => process.exit(128 + number))
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
+    process.once(signal, () => process.exit(128 + constants.signals[signal]))
   start(process.argv.slice(2)).then(
     (status) => process.exit(status),
     (error) => {

@@ -50,7 +50,13 @@ async function readBeside(lab: Lab, side: Side): Promise<Outcome> {
 async function burst(lab: Lab, side: Side): Promise<Outcome> {
   const { account } = await lab.site(lab.servers.steady, { maxUserConnections: LIMIT })
   await using relay = await startRelay(account.config) // counts the dials
-  const task: BurstTask = { side, driver: lab.driver, address: relay.config(account.config), max: POOL, queries: QUERIES }
+  const task: BurstTask = {
+    side,
+    driver: lab.driver,
+    address: relay.config(account.config),
+    max: POOL,
+    queries: QUERIES,
+  }
   const processes = Array.from({ length: PROCESSES }, () => lab.process('./account-limit-process.js', task))
   try {
     await Promise.all(processes.map((child) => child.next()))

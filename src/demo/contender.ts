@@ -1,15 +1,17 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import * as mariadb from 'mariadb'
 import * as mysql2 from 'mysql2/promise'
+import { sslOf } from '../drivers/ssl.js'
 import { createPool, type PoolOptions } from '../index.js'
 import type { DriverName, Side } from './outcome.js'
 
 export interface Address {
   readonly host: string
   readonly port: number
-  readonly user: string
-  readonly password: string
-  readonly database: string
+  readonly user?: string
+  readonly password?: string
+  readonly database?: string
+  readonly ssl?: boolean | string | object
 }
 
 export interface ContenderOptions {
@@ -37,6 +39,10 @@ export interface Contender extends AsyncDisposable {
   /** May be run again: Holdfast is told so (`idempotent`); the other pools have no word for it. */
   read: Run
   write: Run
+  /** A read that may take so long, with whatever the pool has for that. */
+  readWithin(ms: number, sql: string): Promise<unknown>
+  /** Connections that it has opened so far. */
+  readonly opened: number
   acquire(): Promise<Held>
   /** BEGIN, block, COMMIT; ROLLBACK when the block throws. */
   transaction(block: (run: Run) => Promise<void>): Promise<void>
@@ -53,6 +59,10 @@ function holdfast({ driver, address, max = 10, leakAfterMs, holdfast }: Contende
   return {
     read: async (sql, values) => (await pool.query(sql, values, { idempotent: true })).rows,
     write: async (sql, values) => (await pool.query(sql, values)).rows,
+    readWithin: (timeoutMs, sql) => pool.query(sql, [], { timeoutMs, idempotent: true }),
+    get opened() {
+      return pool.stats().total.opened
+    },
     acquire: async () => {
       const lease = await pool.acquire()
       return { run: async (sql, values) => (await lease.query(sql, values)).rows, release: () => lease.release() }
@@ -63,66 +73,80 @@ function holdfast({ driver, address, max = 10, leakAfterMs, holdfast }: Contende
 }
 
 function mysql2Pool({ address, max = 10 }: ContenderOptions): Contender {
-  const pool = mysql2.createPool({ ...address, connectionLimit: max })
-  // A second 'error' of one connection would end the process. Holdfast has such a listener too.
-  pool.pool.on('connection', (connection) => connection.on('error', () => {}))
-  const acquire = async (): Promise<Transactional> => {
-    const connection = await pool.getConnection()
-    return {
-      run: async (sql, values) => (await connection.query(sql, values))[0],
-      begin: () => connection.beginTransaction(),
-      commit: () => connection.commit(),
-      rollback: () => connection.rollback(),
-      release: () => connection.release(),
-    }
-  }
-  const query: Run = async (sql, values) => (await pool.query(sql, values))[0]
-  return {
-    read: query,
-    write: query,
-    acquire,
-    transaction: (block) => inTransaction(acquire, block),
-    [Symbol.asyncDispose]: () => soon(pool.end()),
-  }
+  const pool = mysql2.createPool({ ...forDriver(address), connectionLimit: max } as mysql2.PoolOptions)
+  let opened = 0
+  pool.pool.on('connection', (connection) => {
+    opened++
+    connection.on('error', () => {}) // a second 'error' of one connection would end the process: Holdfast listens, too
+  })
+  return driversPool(
+    pool,
+    () => opened,
+    (result) => (result as unknown[])[0],
+  )
 }
 
 function mariadbPool({ address, max = 10, leakAfterMs = 0 }: ContenderOptions): Contender {
-  const pool = mariadb.createPool({ ...address, connectionLimit: max, leakDetectionTimeout: leakAfterMs })
-  const acquire = async (): Promise<Transactional> => {
-    const connection = await pool.getConnection()
-    return {
-      run: (sql, values) => connection.query<unknown>(sql, values),
-      begin: () => connection.beginTransaction(),
-      commit: () => connection.commit(),
-      rollback: () => connection.rollback(),
-      release: () => void connection.release(),
-    }
-  }
-  const query: Run = (sql, values) => pool.query<unknown>(sql, values)
+  const pool = mariadb.createPool({ ...forDriver(address), connectionLimit: max, leakDetectionTimeout: leakAfterMs })
+  let opened = 0
+  pool.on('connection', () => opened++)
+  return driversPool(
+    pool,
+    () => opened,
+    (rows) => rows,
+  )
+}
+
+function forDriver({ ssl, ...address }: Address): object {
+  const tls = sslOf(ssl)
+  return { ...address, ...(tls !== undefined && { ssl: tls }) }
+}
+
+/** What mysql2 and mariadb have in common. */
+interface DriversPool {
+  query(what: string | { sql: string; timeout: number }, values?: unknown[]): Promise<unknown>
+  getConnection(): Promise<DriversConnection>
+  end(): Promise<void>
+}
+
+interface DriversConnection {
+  query(sql: string, values?: unknown[]): Promise<unknown>
+  beginTransaction(): Promise<void>
+  commit(): Promise<void>
+  rollback(): Promise<void>
+  release(): unknown
+}
+
+function driversPool(pool: DriversPool, opened: () => number, rowsIn: (result: unknown) => unknown): Contender {
+  const query: Run = async (sql, values) => rowsIn(await pool.query(sql, values))
+  const runOn =
+    (connection: DriversConnection): Run =>
+    async (sql, values) =>
+      rowsIn(await connection.query(sql, values))
   return {
     read: query,
     write: query,
-    acquire,
-    transaction: (block) => inTransaction(acquire, block),
+    readWithin: (timeout, sql) => pool.query({ sql, timeout }),
+    get opened() {
+      return opened()
+    },
+    acquire: async () => {
+      const connection = await pool.getConnection()
+      return { run: runOn(connection), release: () => void connection.release() }
+    },
+    transaction: async (block) => {
+      const connection = await pool.getConnection()
+      await inTransaction(connection, () => block(runOn(connection)))
+    },
     [Symbol.asyncDispose]: () => soon(pool.end()),
   }
 }
 
-interface Transactional extends Held {
-  begin(): Promise<void>
-  commit(): Promise<void>
-  rollback(): Promise<void>
-}
-
 /** As the drivers' documentation shows it, and kinder: a ROLLBACK that fails does not hide why it was needed. */
-async function inTransaction(
-  acquire: () => Promise<Transactional>,
-  block: (run: Run) => Promise<void>,
-): Promise<void> {
-  const connection = await acquire()
+async function inTransaction(connection: DriversConnection, block: () => Promise<void>): Promise<void> {
   try {
-    await connection.begin()
-    await block(connection.run)
+    await connection.beginTransaction()
+    await block()
     await connection.commit()
   } catch (error) {
     await connection.rollback().catch(() => {})

@@ -16,12 +16,15 @@ async function crosswise(lab: Lab, side: Side): Promise<Outcome> {
   const site = await lab.site(lab.servers.steady)
   const { server, account } = site
   await server.query('CREATE TABLE ??.account (id INT PRIMARY KEY, balance INT)', [account.database])
-  for (let id = 0; id < 2 * PAIRS; id++) await server.query('INSERT INTO ??.account VALUES (?, 100)', [account.database, id])
+  for (let id = 0; id < 2 * PAIRS; id++)
+    await server.query('INSERT INTO ??.account VALUES (?, 100)', [account.database, id])
   await using pool = lab.contender(side, account.config)
   const pairs = Array.from({ length: PAIRS }, (_, pair) => meet(pool, 2 * pair, 2 * pair + 1))
   const tally = new Tally((await Promise.all(pairs)).flat())
   const { done, twice, untrue } = audit(tally.calls, await rowsOf(site))
-  const [sum] = await server.query<{ balance: number }>('SELECT SUM(balance) AS balance FROM ??.account', [account.database])
+  const [sum] = await server.query<{ balance: number }>('SELECT SUM(balance) AS balance FROM ??.account', [
+    account.database,
+  ])
   return {
     mark: markOf(side, tally),
     text: tally.sentence('committed'),

@@ -50,7 +50,9 @@ async function paused(lab: Lab, site: Site, side: Side): Promise<Outcome> {
   })
   const tally = new Tally([await follow(token, work)])
   const { done, half } = audit(tally.calls, await rowsOf(site), 2)
-  const text = tally.allAnswered ? 'committed: it was kept alive' : `failed: ${tally.names.join()}; nothing is left of it`
+  const text = tally.allAnswered
+    ? 'committed: it was kept alive'
+    : `failed: ${tally.names.join()}; nothing is left of it`
   return {
     mark: markOf(side, tally),
     text,
@@ -85,7 +87,11 @@ async function told(side: Side, site: Site, calls: readonly Call[]): Promise<Out
     text: tally.sentence(),
     facts: { ...tally.facts, done, twice },
     ...(side === 'holdfast' && {
-      promises: { 'every write is done': done === tally.asked, 'none is done twice': twice === 0, 'it says so': untrue === 0 },
+      promises: {
+        'every write is done': done === tally.asked,
+        'none is done twice': twice === 0,
+        'it says so': untrue === 0,
+      },
     }),
   }
 }

@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { startProcess, type TestProcess } from '../testing/process.js'
@@ -60,6 +63,22 @@ export class Lab {
     children.add(child)
     void child.exited.then(() => children.delete(child))
     return child
+  }
+}
+
+/** A folder for the length of a block, or of the process if that is shorter. */
+export class TemporaryFolder implements Disposable {
+  // By its name the servers' own tidying up would find it, should the process be killed.
+  readonly path: string = mkdtempSync(join(tmpdir(), `holdfast-${process.pid}-`))
+  readonly #remove = (): void => rmSync(this.path, { recursive: true, force: true })
+
+  constructor() {
+    process.once('exit', this.#remove)
+  }
+
+  [Symbol.dispose](): void {
+    process.off('exit', this.#remove)
+    this.#remove()
   }
 }
 

@@ -25,7 +25,7 @@ export interface LeakReport {
 }
 
 interface Forgetful {
-  report(pool: Contender): Promise<Held>
+  readonly report: (pool: Contender) => Promise<Held>
 }
 
 const { file, dropped, patienceMs, sessions, ...options } = JSON.parse(process.argv[2] as string) as LeakTask
@@ -37,14 +37,9 @@ subscribe('holdfast:leak', (message) => takenAt.push((message as Events['leak'])
 let forgotten: Held[] = await Promise.all(Array.from({ length: sessions }, () => report(pool)))
 if (dropped) forgotten = []
 
-const reading = follow('read', pool.read('SELECT 1'), patienceMs)
-let over = false
-void reading.then(() => (over = true))
-while (dropped && !over) {
-  globalThis.gc?.()
-  await sleep(50)
-}
-const call = await reading
+const collector = dropped ? setInterval(() => globalThis.gc?.(), 50) : undefined
+const call = await follow('read', pool.read('SELECT 1'), patienceMs)
+clearInterval(collector)
 const began = performance.now()
 while (call.end === 'answered' && takenAt.length < sessions && performance.now() - began < 1_000) await sleep(20)
 process.send?.({ call, takenAt, kept: forgotten.length } satisfies LeakReport)

@@ -1,7 +1,6 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Lab } from './lab.js'
+import { TemporaryFolder, type Lab } from './lab.js'
 import type { LeakReport, LeakTask } from './leak-process.js'
 import { bothSides, seconds, type Outcome, type Row, type Side } from './outcome.js'
 import { Tally } from './tally.js'
@@ -22,17 +21,13 @@ const FORGETFUL_LINE = 2
 
 /** Connections that are never given back. */
 export async function leak(lab: Lab): Promise<Row[]> {
-  const folder = mkdtempSync(join(tmpdir(), `holdfast-${process.pid}-`)) // removed with a dead process's servers, too
-  try {
-    const file = join(folder, 'report.mjs')
-    writeFileSync(file, REPORT)
-    return await Promise.all([
-      row(lab, file, false, `a pool of ${POOL} has lent all to code that does not release them`),
-      row(lab, file, true, 'the same, and no reference to them is left'),
-    ])
-  } finally {
-    rmSync(folder, { recursive: true, force: true })
-  }
+  using folder = new TemporaryFolder()
+  const file = join(folder.path, 'report.mjs')
+  writeFileSync(file, REPORT)
+  return await Promise.all([
+    row(lab, file, false, `a pool of ${POOL} has lent all to code that does not release them`),
+    row(lab, file, true, 'the same, and no reference to them is left'),
+  ])
 }
 
 async function row(lab: Lab, file: string, dropped: boolean, what: string): Promise<Row> {

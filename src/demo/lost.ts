@@ -24,7 +24,7 @@ export async function killed(lab: Lab): Promise<Row[]> {
 async function kill(lab: Lab, side: Side, operation: Operation): Promise<Outcome> {
   const site = await lab.site(lab.servers.steady)
   await using pool = lab.contender(side, site.account.config)
-  const { letGo } = await hold(site)
+  const letGo = await hold(site)
   const calls = perform(pool, operation, tokens(CALLS))
   const threads = await threadsRunning(site, MARKER, CALLS)
   await letGo()

@@ -2,11 +2,12 @@ import { performance } from 'node:perf_hooks'
 import { accountLimit } from './account-limit.js'
 import { deadlock } from './deadlock.js'
 import { idle } from './idle.js'
-import { Lab, startServers, type Servers } from './lab.js'
+import { Lab, startServers } from './lab.js'
 import { leak } from './leak.js'
 import { killed, reset } from './lost.js'
 import type { DriverName, Row } from './outcome.js'
-import { isAsPromised, jsonOf, lookFor, tableOf, type Report } from './report.js'
+import { ownServer } from './own-server.js'
+import { isAsPromised, jsonOf, lookFor, textOf, type Report } from './report.js'
 import { restarted } from './restart.js'
 
 /** What the command line asked for. */
@@ -17,28 +18,38 @@ export interface Request {
   readonly url?: string
 }
 
-/** Resolves with the exit status: 0 when Holdfast did all that it promises. */
-export async function main({ drivers, json }: Request): Promise<number> {
+/** Resolves with the exit status: 0 when Holdfast did all that it promises, 1 when it did not. */
+export async function main({ drivers, json, url }: Request): Promise<number> {
   const began = performance.now()
   const say = (text: string): void => {
     console.error(`${((performance.now() - began) / 1000).toFixed(1).padStart(5)} s  ${text}`)
   }
-  const reports: Report[] = []
-  {
-    say('starting three private MariaDB servers in temporary folders')
-    await using servers = await startServers()
-    for (const driver of drivers) {
-      const rows = await breakAll(new Lab(driver, servers, say))
-      reports.push({ driver, server: `MariaDB ${servers.steady.version}`, rows })
-    }
-  }
+  const reports = url === undefined ? await onPrivateServers(drivers, say) : await onOwnServer(url, drivers, say)
   const tookMs = performance.now() - began
-  const look = lookFor(process.stdout, process.env)
-  if (json) console.log(jsonOf(reports, tookMs))
-  else {
-    for (const report of reports) console.log(`\n${tableOf(report, look)}`)
-  }
+  console.log(json ? jsonOf(reports, tookMs) : textOf(reports, lookFor(process.stdout, process.env)))
   return isAsPromised(reports) ? 0 : 1
+}
+
+async function onPrivateServers(drivers: readonly DriverName[], say: (text: string) => void): Promise<Report[]> {
+  say('starting three private MariaDB servers in temporary folders')
+  await using servers = await startServers()
+  const reports: Report[] = []
+  for (const driver of drivers) {
+    if (drivers.length > 1) say(`with the driver ${driver}`)
+    const rows = await breakAll(new Lab(driver, servers, say))
+    reports.push({ driver, server: `MariaDB ${servers.steady.version}`, rows })
+  }
+  return reports
+}
+
+async function onOwnServer(
+  url: string,
+  drivers: readonly DriverName[],
+  say: (text: string) => void,
+): Promise<Report[]> {
+  const reports: Report[] = []
+  for (const driver of drivers) reports.push(await ownServer(url, driver, say))
+  return reports
 }
 
 /** What does not disturb each other at the same time, the rest in turn. */
@@ -53,5 +64,3 @@ async function breakAll(lab: Lab): Promise<Row[]> {
   )
   return rows.flat()
 }
-
-export type { Servers }

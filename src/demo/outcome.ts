@@ -20,7 +20,7 @@ export interface Outcome {
   readonly promises?: Readonly<Record<string, boolean>>
 }
 
-export type Topic = '1226' | '2006' | '2013' | 'leak' | 'deadlock'
+export type Topic = '1226' | '2006' | '2013' | 'leak' | 'deadlock' | 'own'
 
 /** One failure, met by both. */
 export interface Row {

@@ -20,10 +20,10 @@ export const MARKER = '/* under way */'
 // What is under way lasts as long as somebody holds the lock with the database's name: see `hold`.
 const AWHILE = 'SLEEP(IF(IS_FREE_LOCK(DATABASE()), 0, 60))'
 
-/** From now on statements that are MARKED last until they are killed; after `letGo` those that begin then do not. */
-export async function hold({ server, account }: Site): Promise<{ letGo(): Promise<void> }> {
+/** From now on statements with the MARKER last until they are killed; once the result is called, those that begin then do not. */
+export async function hold({ server, account }: Site): Promise<() => Promise<void>> {
   await server.query('SELECT GET_LOCK(?, 10)', [account.database])
-  return { letGo: async () => void (await server.query('SELECT RELEASE_LOCK(?)', [account.database])) }
+  return async () => void (await server.query('SELECT RELEASE_LOCK(?)', [account.database]))
 }
 
 /** A few of one operation at once, each followed to its end. `beforeCommit` is awaited by transactions at 'commit'. */
@@ -67,7 +67,12 @@ async function one(
 const ROWS: Readonly<Record<Operation, number>> = { read: 0, write: 1, transaction: 2, commit: 2 }
 
 /** How it ended, as the callers were told and as it stands in the table. */
-export async function outcomeOf(side: Side, operation: Operation, site: Site, calls: readonly Call[]): Promise<Outcome> {
+export async function outcomeOf(
+  side: Side,
+  operation: Operation,
+  site: Site,
+  calls: readonly Call[],
+): Promise<Outcome> {
   const tally = new Tally(calls)
   const { done, twice, half, untrue } = audit(calls, await rowsOf(site), ROWS[operation])
   const wrote = operation === 'read' ? {} : { done, twice, half, untrue }

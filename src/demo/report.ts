@@ -1,3 +1,4 @@
+import type { Limits } from '../index.js'
 import { brokenPromises, type DriverName, type Mark, type Row, type Topic } from './outcome.js'
 import { WAIT_TIMEOUT_S } from './lab.js'
 import { CALLS } from './lost.js'
@@ -6,7 +7,11 @@ import { table, wrap, type Cell, type Line, type Look } from './table.js'
 export interface Report {
   readonly driver: DriverName
   readonly server: string
+  /** Of the user's own server. */
+  readonly limits?: Limits
+  readonly preface?: readonly string[]
   readonly rows: readonly Row[]
+  readonly afterword?: string
 }
 
 const HEADINGS: Readonly<Record<Topic, string>> = {
@@ -15,6 +20,7 @@ const HEADINGS: Readonly<Record<Topic, string>> = {
   '2013': `2013: lost connection to server during query (${CALLS} calls at once; the reads are marked idempotent)`,
   leak: 'Leaks: connections that nobody gives back, and a read that needs one',
   deadlock: '1213: deadlock',
+  own: 'On your own server',
 }
 
 const SIGNS: Readonly<Record<Mark, string>> = { well: '✓', told: '!', failed: '✗' }
@@ -22,13 +28,14 @@ const LEGEND = `${SIGNS.well} all got what they asked for   ${SIGNS.told} not al
 
 const SHARES = [27, 33, 36]
 
-export function tableOf({ driver, server, rows }: Report, look: Look): string {
-  const titles = ['what we broke', `  ${driver}'s own pool`, `  Holdfast, over ${driver}`]
+export function tableOf({ driver, server, limits, preface = [], rows, afterword }: Report, look: Look): string {
+  const titles = [limits ? 'what we did' : 'what we broke', `  ${driver}'s own pool`, `  Holdfast, over ${driver}`]
   const lines = Object.entries(HEADINGS).flatMap(([topic, heading]): Line[] => {
     const own = rows.filter((row) => row.topic === topic)
     return own.length === 0 ? [] : [heading, ...own.map(cellsOf)]
   })
-  return [`${server}, for real:`, '', table(titles, SHARES, lines, look), LEGEND, '', sumOf(driver, rows, look.width)].join('\n')
+  const end = wrap(afterword ?? sumOf(driver, rows), look.width)
+  return [look.heading(server), ...preface, '', table(titles, SHARES, lines, look), LEGEND, '', ...end].join('\n')
 }
 
 function cellsOf({ what, outcomes: { driver, holdfast } }: Row): Cell[] {
@@ -42,7 +49,7 @@ function cellsOf({ what, outcomes: { driver, holdfast } }: Row): Cell[] {
 }
 
 /** All calls of all rows together. */
-function sumOf(driver: DriverName, rows: readonly Row[], width: number): string {
+function sumOf(driver: DriverName, rows: readonly Row[]): string {
   const of = (side: 'driver' | 'holdfast', fact: 'asked' | 'answered' | 'waiting'): number =>
     rows.reduce((sum, { outcomes }) => sum + Number(outcomes[side].facts[fact] ?? 0), 0)
   const lost = of('driver', 'asked') - of('driver', 'answered')
@@ -52,18 +59,27 @@ function sumOf(driver: DriverName, rows: readonly Row[], width: number): string 
     broken > 0
       ? `${broken} ${broken === 1 ? 'promise was' : 'promises were'} not kept: see the rows that say NOT AS PROMISED.`
       : `${told} of ${of('holdfast', 'asked')} failed: writes and COMMITs whose answer was lost. Each was told so, and none ran twice.`
-  const text = `In all, ${lost} of ${of('driver', 'asked')} calls failed or hung with ${driver}'s own pool. With Holdfast, ${verdict}`
-  return wrap(text, width).join('\n')
+  return `In all, ${lost} of ${of('driver', 'asked')} calls failed or hung with ${driver}'s own pool. With Holdfast, ${verdict}`
 }
 
 export function isAsPromised(reports: readonly Report[]): boolean {
   return reports.every(({ rows }) => rows.every(({ outcomes }) => brokenPromises(outcomes.holdfast).length === 0))
 }
 
+const READ_NEXT = `Next: README.md (your first pool, in two minutes) and docs/errors.md (what each error means, and what to do).
+npm start -- mysql://user:password@host/db   the harmless part on your own server
+npm start -- --all                           the same with the driver mariadb, too; --help for more`
+
+/** All that a person gets to read. */
+export function textOf(reports: readonly Report[], look: Look): string {
+  return ['', ...reports.map((report) => `${tableOf(report, look)}\n`), READ_NEXT].join('\n')
+}
+
 export function jsonOf(reports: readonly Report[], tookMs: number): string {
-  const plain = reports.map(({ driver, server, rows }) => ({
+  const plain = reports.map(({ driver, server, limits, rows }) => ({
     driver,
     server,
+    ...(limits && { limits }),
     rows: rows.map(({ topic, what, outcomes }) => ({
       topic,
       what,

@@ -66,7 +66,10 @@ async function underWay(lab: Lab, side: Side, operation: Operation): Promise<Sce
 
 /** Half of the commits are in the table then, and nobody was told. */
 async function untilLost(relay: Relay, site: Site): Promise<void> {
-  await until(`${CALLS} commits are lost`, async () => relay.losses === CALLS && (await rowsOf(site)).size === CALLS / 2)
+  await until(
+    `${CALLS} commits are lost`,
+    async () => relay.losses === CALLS && (await rowsOf(site)).size === CALLS / 2,
+  )
 }
 
 interface Bystander {

@@ -18,14 +18,23 @@ export interface Look {
 const GAP = '  '
 
 /** Columns share the width by `shares`; what does not fit is wrapped within its column. */
-export function table(titles: readonly string[], shares: readonly number[], lines: readonly Line[], look: Look): string {
+export function table(
+  titles: readonly string[],
+  shares: readonly number[],
+  lines: readonly Line[],
+  look: Look,
+): string {
   const widths = divide(look.width - GAP.length * (shares.length - 1), shares)
   const rule = look.rule('─'.repeat(look.width))
   const blocks = lines.map((line) => {
     if (typeof line !== 'string') return row(line, widths, look)
     return ['', ...wrap(line, look.width).map((text) => look.heading(text))].join('\n')
   })
-  const top = row(titles.map((text) => ({ text })), widths, { ...look, mark: (mark) => mark })
+  const top = row(
+    titles.map((text) => ({ text })),
+    widths,
+    { ...look, mark: (mark) => mark },
+  )
   return [look.heading(top), rule, ...blocks, rule].join('\n')
 }
 

@@ -30,7 +30,9 @@ interface Connection {
   execute(sql: string, values: unknown, done: Done): unknown
   execute(options: { sql: string; values: unknown }): Command
   ping(done: Done): void
-  reset(done: Done): void
+  /** From 3.2x on: see sendReset. */
+  reset?(done: Done): void
+  changeUser(options: object, done: Done): void
 }
 
 interface Command {
@@ -112,7 +114,16 @@ class Mysql2Session extends DriverSession {
   }
 
   protected sendReset(done: Done): void {
-    this.#connection.reset(done)
+    if (this.#connection.reset) {
+      this.#connection.reset(done)
+      return
+    }
+    // COM_CHANGE_USER to the same user does all that COM_RESET_CONNECTION does, and authenticates once more. When that fails
+    // (the password was changed meanwhile), the server hangs up.
+    this.#connection.changeUser({}, (error) => {
+      if (error) this.wire.sever()
+      done(error)
+    })
   }
 
   protected result(rows: unknown, fields: unknown): Result {

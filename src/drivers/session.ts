@@ -2,6 +2,7 @@ import type { Clock } from '../clock.js'
 import type { Result, RowStream, Server, ServerTraits, Session, Statement } from '../driver.js'
 import { classify, type Evidence } from '../faults/classify.js'
 import { Fault } from '../faults/fault.js'
+import { shapeOf } from '../sql/shape.js'
 import { Rows } from './rows.js'
 import type { Wire } from './wire.js'
 
@@ -167,7 +168,7 @@ export abstract class DriverSession implements Session {
       writeFailed: wire.failure?.syscall === 'write',
       replied: wire.infile || wire.received > wire.receivedAtWrite,
       sentBytes: wire.written - this.#writtenBefore,
-      compound: sql !== undefined && isCompound(sql),
+      compound: isAnswer && sql !== undefined && shapeOf(sql, this.server.flavour).transaction === 'unknown',
       traits: this.traits,
     }
     if (sql !== undefined) hideValues(error, sql)
@@ -195,12 +196,4 @@ function hasNumberOf(answer: { readonly errno: number } | undefined, error: unkn
 /** mysql2 puts the text with its values filled in on the error. */
 function hideValues(error: unknown, sql: string): void {
   if (error instanceof Error && 'sql' in error) error.sql = sql
-}
-
-/**
- * Texts of which a part may be done when the whole fails: procedures, and several statements in one text. Rather one too many
- * than one too few, as with a `;` in a string.
- */
-function isCompound(sql: string): boolean {
-  return /^[\s(]*(?:\/\*.*?\*\/\s*|--[^\n]*\n\s*|#[^\n]*\n\s*)*(?:call|begin\s+not|execute|if|case|while|loop|repeat|for|declare)\b/is.test(sql) || /;\s*\S/.test(sql)
 }

@@ -23,6 +23,7 @@ export type FaultKind =
   | 'offline' // 3032, 1053 while connecting: up again soon
   | 'unreachable' // no server there now: ECONNREFUSED, a reset or an end within the handshake, EAI_AGAIN ...
   | 'connect-timeout' // no answer within connectTimeoutMs
+  | 'init' // sessionInit failed: waiting does not mend it
   | 'tls' // certificate or TLS settings do not fit: waiting does not mend it
 
 /**

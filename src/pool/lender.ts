@@ -467,6 +467,7 @@ function refusalOf(fault: Fault): Refusal {
     case 'quota':
       return 'hourly'
     case 'denied':
+    case 'init':
     case 'tls':
     case 'client':
     case 'statement':

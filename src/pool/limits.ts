@@ -40,6 +40,7 @@ export interface Learned {
 }
 
 // Own threads can be seen without any privilege on both servers. The count is only made where an account has a limit.
+// In a text, MariaDB writes ON where MySQL writes 1; as a number both are 1.
 const COLUMNS = {
   maxUserConnections: '@@session.max_user_connections',
   maxConnections: '@@global.max_connections',
@@ -48,8 +49,8 @@ const COLUMNS = {
   netWriteTimeout: '@@session.net_write_timeout',
   maxAllowedPacket: '@@session.max_allowed_packet',
   maxPreparedStmtCount: '@@global.max_prepared_stmt_count',
-  autocommit: '@@session.autocommit',
-  rollbackOnTimeout: '@@global.innodb_rollback_on_timeout',
+  autocommit: '@@session.autocommit + 0',
+  rollbackOnTimeout: '@@global.innodb_rollback_on_timeout + 0',
   sqlMode: '@@session.sql_mode',
   charsetClient: '@@session.character_set_client',
   charsetResults: '@@session.character_set_results',

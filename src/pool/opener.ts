@@ -106,11 +106,21 @@ export class Opener {
   }
 }
 
-export async function initialize(session: Session, sessionInit: SessionInit | undefined): Promise<void> {
-  if (typeof sessionInit === 'function') {
-    await sessionInit({ query: (sql, values) => session.query({ sql, values }) })
-  } else if (sessionInit !== undefined) {
-    for (const sql of [sessionInit].flat()) await session.query({ sql })
+async function initialize(session: Session, sessionInit: SessionInit | undefined): Promise<void> {
+  try {
+    if (typeof sessionInit === 'function') {
+      await sessionInit({ query: (sql, values) => session.query({ sql, values }) })
+    } else if (sessionInit !== undefined) {
+      for (const sql of [sessionInit].flat()) await session.query({ sql })
+    }
+  } catch (error) {
+    const { kind, message, error: cause } = toFault(error)
+    throw new Fault(
+      session.alive ? 'init' : kind,
+      'lost',
+      'none',
+      new Error(`sessionInit failed: ${message}`, { cause }),
+    )
   }
 }
 

@@ -83,6 +83,8 @@ function remedy(fault: Fault | undefined): string {
       return '; dialling again would only use up more of the hourly limit, so it is left alone for five minutes'
     case 'denied':
       return '; check user, password, database and host, and what the account may do'
+    case 'init':
+      return '; check the option sessionInit'
     case 'tls':
       return "; check the option 'ssl' and the server's certificate"
     default:

@@ -17,7 +17,6 @@ export type RetireReason =
   | 'ghost' // its statement was cut off and the server let go of it
   | 'read-only' // the server behind it takes no more writes
   | 'revoked' // the budget wants its permit back
-  | 'leaked' // reclaimed from a lease that nobody gave back
   | 'drain'
 
 /** A place in the pool, from the permit to open a session until the server has let go of it. */

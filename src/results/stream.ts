@@ -1,7 +1,6 @@
 import { setImmediate as turnOfTheLoop } from 'node:timers/promises'
 import type { Row, RowStream, Session, Statement } from '../driver.js'
 import { HoldfastError } from '../errors.js'
-import { toFault } from '../faults/fault.js'
 import { aborted, type Lender } from '../pool/lender.js'
 import { checkCallOptions } from '../pool/options.js'
 import type { Slot } from '../pool/slot.js'
@@ -18,7 +17,9 @@ export interface StreamOptions {
 /** Where a stream has its session from, and what becomes of it. */
 export interface StreamHome {
   begin(): Promise<Slot>
-  /** The stream is at its end, or was left. `over` resolves when what is left of the result has been thrown away, or the session was dropped. */
+  /** Told of a failure before the end, with what the reader is to be told of it. */
+  failed?(error: unknown): Promise<unknown>
+  /** The stream is at its end, or was left. `over` resolves when the server has sent what was left. */
   end(slot: Slot, rows: RowStream, over: () => Promise<void>): Promise<void>
 }
 
@@ -43,6 +44,8 @@ class Rows<R> implements AsyncIterableIterator<R> {
   readonly #home: StreamHome
   #slot: Slot | undefined = undefined
   #rows: RowStream | undefined = undefined
+  /** What is waited for: it comes after all when the reader's time was up first. */
+  #step: Promise<unknown> | undefined = undefined
   #count = 0
   #done = false
 
@@ -63,7 +66,9 @@ class Rows<R> implements AsyncIterableIterator<R> {
       const { signal, timeoutMs } = this.#options
       if (signal?.aborted) throw aborted(signal)
       this.#rows ??= await this.#open()
-      const step = signal || timeoutMs ? await this.#bounded(this.#rows) : await this.#rows.next()
+      const coming = this.#rows.next()
+      this.#step = coming
+      const step = signal || timeoutMs ? await this.#bounded(coming) : await coming
       if (!step.done) {
         this.#count++
         return step as IteratorResult<R>
@@ -85,7 +90,7 @@ class Rows<R> implements AsyncIterableIterator<R> {
     return (this.#slot.session as Session).stream(this.#statement)
   }
 
-  #bounded(rows: RowStream): Promise<IteratorResult<Row, undefined>> {
+  #bounded(coming: Promise<IteratorResult<Row, undefined>>): Promise<IteratorResult<Row, undefined>> {
     const { signal, timeoutMs } = this.#options
     return new Promise((resolve, reject) => {
       const onAbort = (): void => (settle(), reject(aborted(signal as AbortSignal, 'unknown')))
@@ -98,7 +103,7 @@ class Rows<R> implements AsyncIterableIterator<R> {
         signal?.removeEventListener('abort', onAbort)
       }
       signal?.addEventListener('abort', onAbort, { once: true })
-      rows.next().then(
+      coming.then(
         (step) => (settle(), resolve(step)),
         (error: unknown) => (settle(), reject(error as Error)),
       )
@@ -111,9 +116,13 @@ class Rows<R> implements AsyncIterableIterator<R> {
       this.#done = true
       return error
     }
-    const fault = error instanceof HoldfastError ? undefined : await noticed(this.#lender, slot, toFault(error))
-    await this.#finish()
+    const fault = error instanceof HoldfastError ? undefined : await noticed(this.#lender, slot, error)
+    const told = await this.#home.failed?.(fault ?? error)
+    const finished = this.#finish()
+    // Who gave up does not wait for the server.
     if (fault === undefined) return error
+    await finished
+    if (told !== undefined) return told
     return fault.session === 'lost' && fault.effect !== 'none'
       ? streamBroken(fault, this.#count)
       : statementError(fault)
@@ -129,12 +138,13 @@ class Rows<R> implements AsyncIterableIterator<R> {
       rows.discard()
       for (let turn = 0; turn < TURNS_FOR_THE_REST && !rows.complete; turn++) await turnOfTheLoop()
     }
-    await this.#home.end(this.#slot, rows, () => rest(rows, session))
+    await this.#home.end(this.#slot, rows, () => rest(rows, session, this.#step))
   }
 }
 
 /** Until the server has sent what was left. */
-async function rest(rows: RowStream, session: Session): Promise<void> {
+async function rest(rows: RowStream, session: Session, coming: Promise<unknown> | undefined): Promise<void> {
+  await coming?.catch(() => undefined)
   while (!rows.complete && session.alive) {
     const step = await rows.next().catch(() => undefined)
     if (step === undefined || step.done) await turnOfTheLoop()

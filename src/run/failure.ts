@@ -49,6 +49,22 @@ export function queryTimeout(timeoutMs: number, effect: Effect): HoldfastError {
   )
 }
 
+/** For one that waited for its turn on a lease. */
+export function turnTimeout(timeoutMs: number): HoldfastError {
+  return new HoldfastError(
+    'QUERY_TIMEOUT',
+    `the statement was not begun within ${Math.round(timeoutMs)} ms: the one before it on this lease was still running`,
+  )
+}
+
+export function transactionTimeout(timeoutMs: number, effect: Effect): HoldfastError {
+  return new HoldfastError(
+    'QUERY_TIMEOUT',
+    `the transaction took longer than ${Math.round(timeoutMs)} ms; ${WHAT_HAPPENED[effect]}`,
+    { effect },
+  )
+}
+
 export function streamBroken(fault: Fault, rows: number): HoldfastError {
   return new HoldfastError('STREAM_BROKEN', `the connection ended after ${rows} rows of the result: ${fault.message}`, {
     effect: fault.effect,

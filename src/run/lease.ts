@@ -1,16 +1,17 @@
 import type { Result, Row, Statement } from '../driver.js'
 import { HoldfastError } from '../errors.js'
 import { Fault } from '../faults/fault.js'
+import { endThread } from '../pool/ghost.js'
 import { noteLease, type LeaseNote, type Site } from '../pool/lease-note.js'
 import type { Leaks } from '../pool/leaks.js'
 import { aborted, type Lender } from '../pool/lender.js'
 import type { Learned } from '../pool/limits.js'
 import { checkCallOptions } from '../pool/options.js'
 import type { Slot } from '../pool/slot.js'
-import { streamFrom, type StreamOptions } from '../results/stream.js'
+import { streamFrom, type StreamHome, type StreamOptions } from '../results/stream.js'
 import { bringsSql } from '../sql/raw.js'
 import { shapeOf, type Shape } from '../sql/shape.js'
-import { queryTimeout, statementError } from './failure.js'
+import { statementError, turnTimeout } from './failure.js'
 import { noticed, runStatement, UNBOUNDED, type Bounds } from './statement.js'
 
 export interface StatementOptions {
@@ -23,6 +24,17 @@ export interface StatementOptions {
 }
 
 const STATEMENT_OPTIONS = ['timeoutMs', 'signal', 'prepare']
+
+/** Looks after a transaction's statements. */
+export interface Guard {
+  /** Its statements leave nothing behind that the guard does not look after itself. */
+  readonly own: boolean
+  /**
+   * Told of a failure before the next in line gets its turn; `ask` runs a statement within that turn. What it gives is
+   * for the reader of a stream.
+   */
+  met(error: unknown, ask: (sql: string) => Promise<Result>): Promise<unknown>
+}
 
 /** Where leases come from. */
 export interface Counter {
@@ -67,7 +79,7 @@ export class Lease {
   async query<R = Row>(sql: string, values?: unknown, options?: StatementOptions): Promise<Result<R>> {
     const inTransaction = this.#note.inTransaction && this.#shape(sql).transaction === 'none'
     try {
-      return (await this.run({ sql, values, prepare: options?.prepare ?? false }, options)) as Result<R>
+      return (await this.run({ sql, values, prepare: options?.prepare ?? false }, this.bounds(options))) as Result<R>
     } catch (error) {
       if (!(error instanceof Fault)) throw error
       // The server undoes an open transaction when its connection ends.
@@ -80,26 +92,7 @@ export class Lease {
    * @throws STREAM_BROKEN when the connection is lost on the way
    */
   stream<R = Row>(sql: string, values?: unknown, options?: StreamOptions): AsyncIterableIterator<R> {
-    const begin = async (): Promise<Slot> => {
-      if (this.#note.busy) await this.#turn(UNBOUNDED)
-      else this.#begin()
-      try {
-        this.#check()
-        await this.#note.ping
-        this.#mark({ sql, values })
-      } catch (error) {
-        this.#end()
-        throw error
-      }
-      return this.#slot
-    }
-    return streamFrom<R>(this.#lender, { sql, values }, options, {
-      begin,
-      end: async (slot, rows, over) => {
-        if (!rows.complete) await over()
-        this.#end()
-      },
-    })
+    return this.rows<R>({ sql, values }, options)
   }
 
   /** Gives the session back. What it left behind is cleaned up before anybody else gets it. */
@@ -118,21 +111,56 @@ export class Lease {
 
   // ---- for transactions
 
-  /** @internal As query(), but rejects with a Fault where the statement failed. `own`: the caller looks after its traces. */
-  async run(statement: Statement, options?: StatementOptions, own = false): Promise<Result> {
-    if (options) checkCallOptions(options, STATEMENT_OPTIONS, 'query')
-    const bounds = this.#bounds(options)
+  /** @internal As query(), but rejects with a Fault where the statement failed. */
+  async run(statement: Statement, bounds: Bounds, guard?: Guard): Promise<Result> {
     if (this.#note.busy) await this.#turn(bounds)
     else this.#begin()
     try {
       this.#check()
       if (bounds.signal?.aborted) throw aborted(bounds.signal)
       if (this.#note.ping) await this.#note.ping
-      if (!own) this.#mark(statement)
+      if (!guard?.own) this.#mark(statement)
       return await this.#send(statement, bounds)
+    } catch (error) {
+      await guard?.met(error, (sql) => this.#send({ sql }, UNBOUNDED))
+      throw error
     } finally {
       this.#end()
     }
+  }
+
+  /** @internal As stream(). */
+  rows<R = Row>(statement: Statement, options: StreamOptions | undefined, guard?: Guard): AsyncIterableIterator<R> {
+    const home: StreamHome = {
+      begin: async () => {
+        if (this.#note.busy) await this.#turn(UNBOUNDED)
+        else this.#begin()
+        try {
+          this.#check()
+          if (this.#note.ping) await this.#note.ping
+          this.#mark(statement)
+          return this.#slot
+        } catch (error) {
+          this.#end()
+          throw error
+        }
+      },
+      end: async (slot, rows, over) => {
+        if (!rows.complete) await this.#stop(slot, over)
+        this.#end()
+      },
+    }
+    if (guard) home.failed = (error) => guard.met(error, (sql) => this.#send({ sql }, UNBOUNDED))
+    return streamFrom<R>(this.#lender, statement, options, home)
+  }
+
+  /** The server is told to stop, through another session, while what it sends until then is thrown away. */
+  async #stop({ learned }: Slot, over: () => Promise<void>): Promise<void> {
+    const stopped = new AbortController()
+    const told = endThread(this.#lender, learned?.identity, 'QUERY', stopped.signal).catch(() => undefined)
+    await over()
+    stopped.abort()
+    await told
   }
 
   /** @internal */
@@ -204,7 +232,9 @@ export class Lease {
     if (this.#over) throw this.#over
   }
 
-  #bounds(options: StatementOptions | undefined): Bounds {
+  /** @internal */
+  bounds(options: StatementOptions | undefined): Bounds {
+    if (options) checkCallOptions(options, STATEMENT_OPTIONS, 'query')
     const timeoutMs = options?.timeoutMs ?? this.#lender.options.queryTimeoutMs
     return timeoutMs === Infinity && options?.signal === undefined ? UNBOUNDED : { timeoutMs, signal: options?.signal }
   }
@@ -234,9 +264,7 @@ export class Lease {
       }
       const onAbort = (): void => leave(aborted(signal as AbortSignal))
       const timer =
-        timeoutMs === Infinity
-          ? undefined
-          : this.#lender.clock.after(timeoutMs, () => leave(queryTimeout(timeoutMs, 'none')))
+        timeoutMs === Infinity ? undefined : this.#lender.clock.after(timeoutMs, () => leave(turnTimeout(timeoutMs)))
       const settle = (): void => {
         timer?.cancel()
         signal?.removeEventListener('abort', onAbort)

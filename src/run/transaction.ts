@@ -1,7 +1,8 @@
-import type { Result, Row } from '../driver.js'
+import type { Clock } from '../clock.js'
+import type { Result, Row, Statement } from '../driver.js'
 import { HoldfastError } from '../errors.js'
 import { Fault, toFault } from '../faults/fault.js'
-import { captureSite, type Site } from '../pool/lease-note.js'
+import { captureSite } from '../pool/lease-note.js'
 import { aborted } from '../pool/lender.js'
 import { onlyValue } from '../pool/limits.js'
 import { checkCallOptions, invalid } from '../pool/options.js'
@@ -9,9 +10,10 @@ import type { StreamOptions } from '../results/stream.js'
 import { bringsSql } from '../sql/raw.js'
 import { shapeOf } from '../sql/shape.js'
 import { backoffMs, pause } from './backoff.js'
-import { commitUnknown, queryTimeout, statementError, transactionLost } from './failure.js'
-import { Lease, type Counter, type StatementOptions } from './lease.js'
+import { commitUnknown, statementError, transactionLost, transactionTimeout } from './failure.js'
+import { Lease, type Counter, type Guard, type StatementOptions } from './lease.js'
 import { announceRetry } from './retry.js'
+import type { Bounds } from './statement.js'
 
 export interface TransactionOptions {
   isolation?: (typeof ISOLATION)[number]
@@ -27,28 +29,75 @@ const ISOLATION = ['read uncommitted', 'read committed', 'repeatable read', 'ser
 const TRANSACTION_OPTIONS = ['isolation', 'readOnly', 'retries', 'timeoutMs', 'signal']
 const DEFAULT_RETRIES = 5
 const RECORD_CHANGED = 1020
+// A rollback can take as long as the work took; past this the session is dropped, which rolls back as well.
+const ROLLBACK_WITHIN_MS = 10_000
 
-/** What has become of a transaction; shared by it and those within it. */
-interface Fate {
-  /** What undid it: from then on no statement of it may reach the server, where it would be committed by itself. */
-  lost: Fault | undefined
+/**
+ * What has become of a transaction; shared by it and those within it. Once the server has undone it, no statement of it may
+ * reach the server, which would commit it by itself: not even one that stands in line already.
+ */
+class Fate {
+  /** What undid it. */
+  lost: Fault | undefined = undefined
   /** Nothing in it can have been committed half-way: the whole block may be run again. */
-  repeatable: boolean
-  over: boolean
+  repeatable = true
+  readonly #lease: Lease
+  /** For the block's statements, and for those around them. */
+  readonly theirs: Guard
+  readonly ours: Guard
+
+  constructor(lease: Lease) {
+    this.#lease = lease
+    const met: Guard['met'] = async (error, ask) => {
+      await this.#met(error, ask)
+      return this.told(error)
+    }
+    this.theirs = { own: false, met }
+    this.ours = { own: true, met }
+  }
+
+  /** Nothing of it is left that could be gone on with. */
+  lose(fault: Fault): void {
+    this.lost ??= fault
+    this.#lease.end(transactionLost(this.lost, this.repeatable))
+  }
+
+  /** What the block gets for a failure. */
+  told(error: unknown): unknown {
+    if (!(error instanceof Fault)) return error
+    if (error.kind === 'packet-too-large') return statementError(error, 'rolled-back')
+    return error.session === 'lost' ? transactionLost(error, this.repeatable) : error.error
+  }
+
+  async #met(error: unknown, ask: (sql: string) => Promise<Result>): Promise<void> {
+    if (error instanceof Fault) {
+      if (error.session === 'lost' || error.effect === 'rolled-back' || (await this.#isUndone(error, ask)))
+        this.lose(error)
+    } else if (this.#lease.isLost) this.lose(new Fault('lost', 'lost', 'rolled-back', error))
+  }
+
+  /** MariaDB's 1020 ends the transaction under innodb_snapshot_isolation, which may be on where it is off by default. */
+  async #isUndone({ error }: Fault, ask: (sql: string) => Promise<Result>): Promise<boolean> {
+    const { errno } = error as { errno?: number }
+    if (errno !== RECORD_CHANGED || this.#lease.learned?.limits.server.flavour !== 'mariadb') return false
+    const open = await ask('SELECT @@in_transaction + 0').catch(() => undefined)
+    return open === undefined || Number(onlyValue(open.rows[0])) === 0
+  }
 }
 
 /** An open transaction. It is the block's alone, and over when the block is. */
 export class Transaction {
   readonly #lease: Lease
-  readonly #signal: AbortSignal | undefined
   readonly #fate: Fate
+  readonly #signal: AbortSignal | undefined
   readonly #depth: number
+  #over = false
 
   /** @internal Use `pool.transaction()`. */
-  constructor(lease: Lease, signal: AbortSignal | undefined, fate: Fate, depth = 0) {
+  constructor(lease: Lease, fate: Fate, signal: AbortSignal | undefined, depth = 0) {
     this.#lease = lease
-    this.#signal = signal
     this.#fate = fate
+    this.#signal = signal
     this.#depth = depth
   }
 
@@ -63,74 +112,70 @@ export class Transaction {
    * or the server has undone the transaction: nothing more of it can take effect
    */
   async query<R = Row>(sql: string, values?: unknown, options?: StatementOptions): Promise<Result<R>> {
-    this.#check(sql, values)
-    return (await this.#run(sql, values, options, false)) as Result<R>
+    this.#check({ sql, values })
+    const bounds = this.#lease.bounds(this.#withSignal(options))
+    return (await this.#run(
+      { sql, values, prepare: options?.prepare ?? false },
+      bounds,
+      this.#fate.theirs,
+    )) as Result<R>
   }
 
   /** Rows as they come, inside the transaction. */
   stream<R = Row>(sql: string, values?: unknown, options?: StreamOptions): AsyncIterableIterator<R> {
-    this.#check(sql, values)
-    return this.#lease.stream<R>(sql, values, this.#withSignal(options))
+    this.#check({ sql, values })
+    return this.#lease.rows<R>({ sql, values }, this.#withSignal(options), this.#fate.theirs)
   }
 
   /** A transaction within: when its block throws, what it did is undone (SAVEPOINT), and the outer one goes on. */
   async transaction<T>(block: (tx: Transaction) => Promise<T>): Promise<T> {
     this.#check()
     const name = `holdfast_${this.#depth + 1}`
-    await this.#run(`SAVEPOINT ${name}`)
-    let value: T
+    await this.#control(`SAVEPOINT ${name}`)
+    const inner = new Transaction(this.#lease, this.#fate, this.#signal, this.#depth + 1)
     try {
-      value = await block(new Transaction(this.#lease, this.#signal, this.#fate, this.#depth + 1))
+      const value = await block(inner)
+      inner.#over = true
+      await this.#control(`RELEASE SAVEPOINT ${name}`)
+      return value
     } catch (error) {
-      if (this.#fate.lost === undefined) await this.#run(`ROLLBACK TO SAVEPOINT ${name}`).catch(() => undefined)
+      inner.#over = true
+      if (this.#fate.lost === undefined) await this.#undoTo(name)
       throw error
     }
-    this.#check()
-    await this.#run(`RELEASE SAVEPOINT ${name}`)
-    return value
   }
 
-  #check(sql?: string, values?: unknown): void {
-    if (this.#fate.lost !== undefined) throw transactionLost(this.#fate.lost, this.#fate.repeatable)
-    if (this.#fate.over) throw new HoldfastError('LEASE_RELEASED', 'this transaction is over: its block has ended')
-    if (sql === undefined) return
-    const flavour = this.#lease.learned?.limits.server.flavour
-    if (shapeOf(sql, flavour).transaction !== 'none' || bringsSql(values)) this.#fate.repeatable = false
+  /** @internal */
+  close(): void {
+    this.#over = true
   }
 
-  async #run(sql: string, values?: unknown, options?: StatementOptions, own = true): Promise<Result> {
-    const prepare = options?.prepare ?? false
+  /** What cannot be undone must not be committed: a statement within has ended the outer transaction, too. */
+  async #undoTo(name: string): Promise<void> {
+    await this.#control(`ROLLBACK TO SAVEPOINT ${name}`).catch((error: unknown) => {
+      this.#fate.repeatable = false
+      this.#fate.lose(new Fault('statement', 'usable', 'unknown', error))
+    })
+  }
+
+  #control(sql: string): Promise<Result> {
+    return this.#run({ sql }, { timeoutMs: Infinity, signal: this.#signal }, this.#fate.ours)
+  }
+
+  async #run(statement: Statement, bounds: Bounds, guard: Guard): Promise<Result> {
     try {
-      return await this.#lease.run({ sql, values, prepare }, this.#withSignal(withoutPrepare(options)), own)
+      return await this.#lease.run(statement, bounds, guard)
     } catch (error) {
-      throw await this.#met(error)
+      throw this.#fate.told(error)
     }
   }
 
-  /** What the block is told of a failure, after noting what it did to the transaction. */
-  async #met(error: unknown): Promise<unknown> {
-    const fate = this.#fate
-    if (error instanceof HoldfastError) {
-      if (this.#lease.isLost) fate.lost ??= new Fault('lost', 'lost', 'rolled-back', error)
-      return error
-    }
-    const fault = toFault(error)
-    if (fault.session === 'lost') {
-      fate.lost ??= fault
-      return fault.kind === 'packet-too-large'
-        ? statementError(fault, 'rolled-back')
-        : transactionLost(fault, fate.repeatable)
-    }
-    if (fault.effect === 'rolled-back' || (await this.#undone(fault))) fate.lost ??= fault
-    return fault.error
-  }
-
-  /** MariaDB's 1020 ends the transaction under innodb_snapshot_isolation, and may be on where it is off by default: ask. */
-  async #undone(fault: Fault): Promise<boolean> {
-    const { errno } = fault.error as { errno?: number }
-    if (errno !== RECORD_CHANGED || this.#lease.learned?.limits.server.flavour !== 'mariadb') return false
-    const open = await this.#lease.run({ sql: 'SELECT @@in_transaction' }, undefined, true).catch(() => undefined)
-    return open === undefined || Number(onlyValue(open.rows[0])) === 0
+  #check(statement?: Statement): void {
+    if (this.#fate.lost !== undefined) throw transactionLost(this.#fate.lost, this.#fate.repeatable)
+    if (this.#over) throw new HoldfastError('LEASE_RELEASED', 'this transaction is over: its block has ended')
+    if (statement === undefined) return
+    const { transaction } = shapeOf(statement.sql, this.#lease.learned?.limits.server.flavour)
+    if (transaction !== 'none' || bringsSql(statement.values)) this.#fate.repeatable = false
   }
 
   #withSignal<O extends { signal?: AbortSignal }>(options: O | undefined): O | undefined {
@@ -138,12 +183,6 @@ export class Transaction {
     const signal = options?.signal ? AbortSignal.any([options.signal, this.#signal]) : this.#signal
     return { ...options, signal } as O
   }
-}
-
-function withoutPrepare(options: StatementOptions | undefined): StatementOptions | undefined {
-  if (options?.prepare === undefined) return options
-  const { prepare: _, ...rest } = options
-  return rest
 }
 
 /** Runs the block in a transaction; the whole of it again when the server has undone it, or it was lost before COMMIT. */
@@ -157,16 +196,20 @@ export async function transact<T>(
   const { retries = DEFAULT_RETRIES, timeoutMs = Infinity } = options
   const began = lender.clock.now()
   const site = captureSite(began)
-  const deadline = new Deadline(counter, timeoutMs, options.signal)
+  const deadline = new Deadline(lender.clock, timeoutMs, options.signal)
+  // Without a time of its own it is run again for as long as one may wait for a session.
+  const retriesEndMs = timeoutMs === Infinity ? lender.options.acquireTimeoutMs : timeoutMs
   try {
     for (let attempt = 1; ; attempt++) {
-      const outcome = await runOnce(counter, block, options, deadline, site)
+      const waitMs = Math.min(lender.options.acquireTimeoutMs, deadline.leftMs)
+      // The caller's own signal: whose time is up in line gets the reason why there was no session.
+      const slot = (options.signal?.aborted ? undefined : lender.take()) ?? (await lender.wait(waitMs, options.signal))
+      const outcome = await runOnce(new Lease(counter, slot, site), block, options, deadline)
       if ('value' in outcome) return outcome.value
       const { error, undoneBy } = outcome
       const inMs = backoffMs(attempt)
-      const lateMs = Math.min(timeoutMs, Math.max(lender.options.acquireTimeoutMs, 0))
-      const late = timeoutMs === Infinity && lender.clock.now() + inMs - began >= lateMs
-      if (undoneBy === undefined || attempt > retries || late || deadline.signal?.aborted) throw error
+      const isLate = lender.clock.now() + inMs - began >= retriesEndMs
+      if (undoneBy === undefined || attempt > retries || isLate || deadline.signal?.aborted) throw error
       announceRetry(lender, 'transaction', attempt + 1, undoneBy, inMs)
       await pause(lender.clock, inMs, deadline.signal)
     }
@@ -177,54 +220,57 @@ export async function transact<T>(
   }
 }
 
-type Outcome<T> = { readonly value: T } | { readonly error: unknown; readonly undoneBy: Fault | undefined }
+/** What became of one run; `undoneBy` is set when it may be run again. */
+type Outcome<T> = { readonly value: T } | { readonly error: unknown; readonly undoneBy?: Fault | undefined }
 
 async function runOnce<T>(
-  counter: Counter,
+  lease: Lease,
   block: (tx: Transaction) => Promise<T>,
   options: TransactionOptions,
   deadline: Deadline,
-  site: Site | undefined,
 ): Promise<Outcome<T>> {
-  const { lender } = counter
-  const { signal } = deadline
-  const slot = lender.take() ?? (await lender.wait(Math.min(lender.options.acquireTimeoutMs, deadline.leftMs), signal))
-  const lease = new Lease(counter, slot, site)
-  const fate: Fate = { lost: undefined, repeatable: true, over: false }
+  const fate = new Fate(lease)
+  const tx = new Transaction(lease, fate, deadline.signal)
   try {
-    await begin(lease, options, signal)
-    const value = await deadline.race(block(new Transaction(lease, signal, fate)))
-    if (fate.lost !== undefined) return undone(fate.lost, fate, undefined)
-    fate.over = true
-    return await commit(lease, value, fate, options, signal)
+    await begin(lease, options, deadline.signal)
+    const value = await deadline.race(block(tx))
+    tx.close()
+    return fate.lost === undefined ? await commit(lease, value, fate, options, deadline.signal) : undone(fate)
   } catch (error) {
+    // Before anything else: another flow of the block may go on, and must find the transaction over.
+    tx.close()
     if (error instanceof Fault)
       return { error: statementError(error), undoneBy: error.session === 'lost' ? error : undefined }
-    if (fate.lost !== undefined) return undone(fate.lost, fate, error)
-    // A failed ROLLBACK must not hide why it was needed; the session is reset at its release, or lost.
-    await lease.run({ sql: 'ROLLBACK' }, { timeoutMs: ROLLBACK_WITHIN_MS }, true).then(
-      () => (lease.inTransaction = false),
-      () => lease.end(new HoldfastError('TRANSACTION_LOST', 'the transaction could not be rolled back')),
-    )
-    return { error, undoneBy: undefined }
+    if (fate.lost !== undefined) return undone(fate, error)
+    await rollBack(lease)
+    return { error }
   } finally {
-    fate.over = true
     lease.release()
   }
 }
-
-// A rollback can take as long as the work took; past this the session is dropped, which rolls back as well.
-const ROLLBACK_WITHIN_MS = 10_000
 
 async function begin(
   lease: Lease,
   { isolation, readOnly }: TransactionOptions,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const bounds = signal && { signal }
-  if (isolation) await lease.run({ sql: `SET TRANSACTION ISOLATION LEVEL ${isolation.toUpperCase()}` }, bounds, true)
-  await lease.run({ sql: readOnly ? 'START TRANSACTION READ ONLY' : 'START TRANSACTION' }, bounds, true)
+  const bounds = { timeoutMs: Infinity, signal }
+  if (isolation) await lease.run({ sql: `SET TRANSACTION ISOLATION LEVEL ${isolation.toUpperCase()}` }, bounds, ALONE)
+  await lease.run({ sql: readOnly ? 'START TRANSACTION READ ONLY' : 'START TRANSACTION' }, bounds, ALONE)
   lease.inTransaction = true
+}
+
+/** Nobody stands in line behind it whom its failure would concern. */
+const ALONE: Guard = { own: true, met: async () => undefined }
+
+/** A failed ROLLBACK must not hide why it was needed: the session is dropped then, which rolls back as well. */
+async function rollBack(lease: Lease): Promise<void> {
+  try {
+    await lease.run({ sql: 'ROLLBACK' }, { timeoutMs: ROLLBACK_WITHIN_MS, signal: undefined }, ALONE)
+    lease.inTransaction = false
+  } catch (error) {
+    lease.end(new HoldfastError('TRANSACTION_LOST', 'the transaction could not be rolled back', { cause: error }))
+  }
 }
 
 async function commit<T>(
@@ -235,31 +281,33 @@ async function commit<T>(
   signal: AbortSignal | undefined,
 ): Promise<Outcome<T>> {
   try {
-    await lease.run({ sql: 'COMMIT' }, signal && { signal }, true)
+    await lease.run({ sql: 'COMMIT' }, { timeoutMs: Infinity, signal }, ALONE)
     lease.inTransaction = false
     return { value }
   } catch (error) {
+    // A statement of the block that nobody waited for was undone while COMMIT stood in line behind it.
+    if (fate.lost !== undefined) return undone(fate)
     // What is left of the transaction goes with the session's reset, or its end.
-    lease.end(new HoldfastError('TRANSACTION_LOST', 'COMMIT failed'))
-    if (error instanceof HoldfastError)
-      return { error: error.effect === 'none' ? error : commitUnknown(error), undoneBy: undefined }
+    lease.end(new HoldfastError('TRANSACTION_LOST', 'COMMIT failed', { cause: error }))
+    if (error instanceof HoldfastError) return { error: error.effect === 'none' ? error : commitUnknown(error) }
     const fault = toFault(error)
+    // Nothing was written: whether it was committed makes no difference.
     if (fault.session === 'lost' && fault.effect === 'unknown' && !readOnly)
-      return { error: commitUnknown(fault.error), undoneBy: undefined }
+      return { error: commitUnknown(fault.error) }
+    fate.lost = fault
     // An answer that is no OK means that nothing was committed.
     const mayMend = fault.session === 'lost' || fault.effect === 'rolled-back'
-    return mayMend
-      ? undone(fault, fate, undefined)
-      : { error: transactionLost(fault, fate.repeatable), undoneBy: undefined }
+    return mayMend ? undone(fate) : { error: transactionLost(fault, fate.repeatable) }
   }
 }
 
 /** The server undid it: what the caller gets if it is not run again. */
-function undone(fault: Fault, fate: Fate, thrown: unknown): Outcome<never> {
-  const cut = fault.error instanceof HoldfastError
-  const error = thrown ?? (fault.session === 'usable' ? fault.error : transactionLost(fault, fate.repeatable))
-  const repeatable = fate.repeatable && !cut && fault.kind !== 'packet-too-large'
-  return { error, undoneBy: repeatable ? fault : undefined }
+function undone({ lost, repeatable }: Fate, thrown?: unknown): Outcome<never> {
+  const fault = lost as Fault
+  // Whose time was up, or who gave up, does not want it again; and too large a statement would be too large again.
+  const again = repeatable && !(fault.error instanceof HoldfastError) && fault.kind !== 'packet-too-large'
+  const error = thrown ?? (fault.session === 'usable' ? fault.error : transactionLost(fault, repeatable))
+  return { error, undoneBy: again ? fault : undefined }
 }
 
 function checkTransactionOptions(options: TransactionOptions): void {
@@ -276,27 +324,27 @@ function checkTransactionOptions(options: TransactionOptions): void {
 /** The time of a whole transaction: one signal that aborts when it is up, or when the caller's does. */
 class Deadline {
   readonly signal: AbortSignal | undefined
-  readonly #counter: Counter
+  readonly #clock: Clock
   readonly #timeoutMs: number
   readonly #began: number
   readonly #expiry: AbortController | undefined
   readonly #timer: { cancel(): void } | undefined
 
-  constructor(counter: Counter, timeoutMs: number, signal: AbortSignal | undefined) {
-    this.#counter = counter
+  constructor(clock: Clock, timeoutMs: number, signal: AbortSignal | undefined) {
+    this.#clock = clock
     this.#timeoutMs = timeoutMs
-    this.#began = counter.lender.clock.now()
+    this.#began = clock.now()
     if (timeoutMs !== Infinity) {
       const expiry = new AbortController()
       this.#expiry = expiry
-      this.#timer = counter.lender.clock.after(timeoutMs, () => expiry.abort(), true)
+      this.#timer = clock.after(timeoutMs, () => expiry.abort(), true)
     }
     this.signal =
       signal && this.#expiry ? AbortSignal.any([signal, this.#expiry.signal]) : (signal ?? this.#expiry?.signal)
   }
 
   get leftMs(): number {
-    return this.#timeoutMs - (this.#counter.lender.clock.now() - this.#began)
+    return this.#timeoutMs - (this.#clock.now() - this.#began)
   }
 
   /** Settles with the block, or when the time is up: a block that waits for something else than the server is not waited for. */
@@ -314,7 +362,7 @@ class Deadline {
   /** Who set a time gets QUERY_TIMEOUT for it, not the abort that it is made of. */
   reasonFor(error: unknown): unknown {
     const expired = this.#expiry?.signal.aborted && error instanceof HoldfastError && error.code === 'ABORTED'
-    return expired ? queryTimeout(this.#timeoutMs, error.effect === 'unknown' ? 'unknown' : 'rolled-back') : error
+    return expired ? transactionTimeout(this.#timeoutMs, error.effect) : error
   }
 
   over(): void {

@@ -829,7 +829,7 @@ const inTransactions: Row[] = [
 // From 0 it could not be changed later.
 const MOODY = ['--max-user-connections=1000']
 
-const PECULIAR = ['--max-allowed-packet=1M', '--local-infile=1', '--max-connect-errors=1', '--skip-name-resolve=0', '--innodb-rollback-on-timeout=1']
+const PECULIAR = ['--max-allowed-packet=1M', '--local-infile=1', '--max-connect-errors=1', '--skip-name-resolve=OFF', '--innodb-rollback-on-timeout=1']
 
 describe.each(availableServers())('%s', (kind) => {
   let plain: TestServer

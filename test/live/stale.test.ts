@@ -25,7 +25,7 @@ function serverOf(kind: ServerKind, ...flags: readonly string[]): () => TestServ
 async function warm(db: ReturnType<typeof createPool>, sessions: number): Promise<void> {
   const leases = await Promise.all(Array.from({ length: sessions }, () => db.acquire()))
   for (const lease of leases) lease.release()
-  expect(db.stats().idle).toBeGreaterThanOrEqual(sessions)
+  await until('they are idle', () => db.stats().idle >= sessions)
 }
 
 describe.concurrent.each(eachDriver())('after wait_timeout, on $kind with $driver', ({ kind, driver }) => {
@@ -135,7 +135,7 @@ describe.concurrent.each([...eachDriver(['mariadb-10.11']), ...eachDriver(['mysq
       const before = await ids()
       await sleep(5_000)
       expect(await ids()).toEqual(before)
-      expect(db.stats()).toMatchObject({ idle: 2, held: 2 })
+      expect(db.stats().held).toBe(2)
       expect(tally(await crowd(2, () => db.query('SELECT 1')))).toEqual({ ok: 2 })
     })
   })
