@@ -44,3 +44,16 @@ function createSystemClock(): Clock {
 }
 
 export const systemClock: Clock = createSystemClock()
+
+/** Runs `task` again and again, until it is cancelled. The process may exit meanwhile. */
+export function every(clock: Clock, ms: number, task: () => void): Timer {
+  let timer: Timer
+  const arm = (): void => {
+    timer = clock.after(ms, () => {
+      arm()
+      task()
+    })
+  }
+  arm()
+  return { cancel: () => timer.cancel() }
+}

@@ -3,16 +3,16 @@ import { systemClock, type Clock } from './clock.js'
 import type { Driver, Result, Row, Statement } from './driver.js'
 import { connectConfig } from './drivers/config.js'
 import { findDriver } from './drivers/load.js'
-import { layGhost } from './pool/ghost.js'
 import { Leaks } from './pool/leaks.js'
 import { captureSite } from './pool/lease-note.js'
 import { Lender } from './pool/lender.js'
 import type { Limits } from './pool/limits.js'
 import { localBudget } from './pool/local-budget.js'
 import { checkCallOptions, resolveOptions, type PoolOptions, type ResolvedOptions } from './pool/options.js'
-import { streamFrom, type StreamOptions } from './results/stream.js'
+import type { StreamOptions } from './results/stream.js'
+import { poolStream } from './run/pool-stream.js'
 import { Lease, type Counter } from './run/lease.js'
-import { conditionAfter, query, QUERY_OPTIONS, type QueryOptions } from './run/retry.js'
+import { query, QUERY_OPTIONS, type QueryOptions } from './run/retry.js'
 import { transact, type Transaction, type TransactionOptions } from './run/transaction.js'
 import type { Stats } from './stats.js'
 
@@ -91,18 +91,7 @@ export class Pool {
    * @throws STREAM_BROKEN when the connection is lost on the way
    */
   stream<R = Row>(sql: string, values?: unknown, options?: StreamOptions): AsyncIterableIterator<R> {
-    const { lender } = this.#counter
-    const statement: Statement = { sql, values }
-    return streamFrom<R>(lender, statement, options, {
-      begin: async () => lender.take() ?? lender.wait(lender.options.acquireTimeoutMs, options?.signal),
-      end: async (slot, rows) => {
-        if (rows.complete || !slot.session?.alive) return lender.giveBack(slot, conditionAfter(slot, statement))
-        // Dropped, its server stops sending at once; draining could take as long as the whole result.
-        lender.ghost(slot)
-        slot.session.destroy()
-        void layGhost(lender, slot)
-      },
-    })
+    return poolStream<R>(this.#counter, { sql, values }, options)
   }
 
   /** The pool at this moment. */

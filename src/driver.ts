@@ -50,6 +50,8 @@ export interface Result<R = Row> {
 export interface RowStream<R = Row> extends AsyncIterator<R, undefined, undefined> {
   /** True once the server has sent the whole result (or refused the statement): the session can be used again. */
   readonly complete: boolean
+  /** Bytes that came so far: a server that is slow and a peer that is silent look alike otherwise. */
+  readonly received: number
   /** Throw away what still comes, so that `complete` can be reached. */
   discard(): void
 }

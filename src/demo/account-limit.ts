@@ -2,7 +2,7 @@ import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { startRelay } from '../testing/relay.js'
 import type { BurstTask } from './account-limit-process.js'
-import { tokens, type Lab } from './lab.js'
+import { LATE_MS, tokens, type Lab } from './lab.js'
 import { bothSides, type Outcome, type Row, type Side } from './outcome.js'
 import { follow, Tally, type Call } from './tally.js'
 
@@ -12,7 +12,7 @@ const POOL = 10
 const QUERIES = 50
 const IDLE_MS = 1_500
 // A process cannot know the account's limit before it dialled once; a few more are the price of sharing without talking.
-const FEW_DIALS = 50
+const FEW_DIALS = 75
 
 /** 1226: several processes, each with a pool, on an account that may hold few connections. */
 export async function accountLimit(lab: Lab): Promise<Row[]> {
@@ -34,9 +34,9 @@ async function readBeside(lab: Lab, side: Side): Promise<Outcome> {
   const { account } = await lab.site(lab.servers.steady, { maxUserConnections: LIMIT })
   const task: BurstTask = { side, driver: lab.driver, address: account.config, max: LIMIT, queries: LIMIT }
   await using other = lab.process('./account-limit-process.js', task)
-  await other.next()
+  await other.next(LATE_MS)
   other.send({ go: true })
-  await other.next()
+  await other.next(LATE_MS)
   await using pool = lab.contender(side, account.config, { max: LIMIT })
   const tally = new Tally(await Promise.all(tokens(LIMIT).map((token) => follow(token, pool.read('SELECT 1')))))
   return {
@@ -59,10 +59,10 @@ async function burst(lab: Lab, side: Side): Promise<Outcome> {
   }
   const processes = Array.from({ length: PROCESSES }, () => lab.process('./account-limit-process.js', task))
   try {
-    await Promise.all(processes.map((child) => child.next()))
+    await Promise.all(processes.map((child) => child.next(LATE_MS)))
     const began = performance.now()
     for (const child of processes) child.send({ go: true })
-    const calls = await Promise.all(processes.map((child) => child.next<Call[]>(30_000)))
+    const calls = await Promise.all(processes.map((child) => child.next<Call[]>(LATE_MS)))
     const tookMs = performance.now() - began
     const dials = relay.accepted
     await sleep(IDLE_MS)

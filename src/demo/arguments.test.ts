@@ -3,7 +3,7 @@ import type { Request } from './main.js'
 
 // Plain JavaScript: it runs before anything is installed or built.
 const { readArguments } = (await import(new URL('../../scripts/start.mjs', import.meta.url).href)) as {
-  readArguments(args: string[]): Request | 'help'
+  readonly readArguments: (args: string[]) => Request | 'help'
 }
 
 describe('the command line of `npm start`', () => {
@@ -27,15 +27,12 @@ describe('the command line of `npm start`', () => {
     [['app:secret@db'], 'a URL must look like mysql://user:password@host:3306/database'],
   ])('%j is refused: %s', (args, sentence) => expect(() => readArguments(args)).toThrow(sentence))
 
-  test('what may hold a password is never repeated', () => {
-    for (const args of [
-      ['app:secret@db'],
-      ['--url=mysql://app:secret@db'],
-      ['mysql://app:secret@a', 'mysql://app:secret@b'],
-    ]) {
-      expect(() => readArguments(args)).toThrow(
-        expect.not.objectContaining({ message: expect.stringContaining('secret') }),
-      )
-    }
+  test.each([
+    [['app:secret@db']],
+    [['--url=mysql://app:secret@db']],
+    [['mysql://app:secret@a', 'mysql://app:secret@b']],
+  ])('%j is refused without repeating what may be a password', (args) => {
+    expect(() => readArguments(args)).toThrow()
+    expect(() => readArguments(args)).not.toThrow('secret')
   })
 })

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { IdleTask } from './idle-process.js'
-import { rowsOf, WAIT_TIMEOUT_S, type Lab, type Site } from './lab.js'
+import { LATE_MS, rowsOf, WAIT_TIMEOUT_S, type Lab, type Site } from './lab.js'
 import { bothSides, type Outcome, type Row, type Side } from './outcome.js'
 import { audit, follow, markOf, Tally, type Call } from './tally.js'
 
@@ -68,15 +68,15 @@ async function inProcess(lab: Lab, site: Site, side: Side, how: 'block' | 'freez
   const options = { side, driver: lab.driver, address: site.account.config }
   const task: IdleTask = { ...options, sessions: SESSIONS, pauseMs: IDLE_MS }
   await using child = lab.process('./idle-process.js', task)
-  await child.next()
+  await child.next(LATE_MS)
   child.send({ how })
   if (how === 'freeze') {
-    await child.next()
+    await child.next(LATE_MS)
     await child.freeze()
     await sleep(IDLE_MS)
     child.thaw()
   }
-  return told(side, site, await child.next<Call[]>(IDLE_MS + 30_000))
+  return told(side, site, await child.next<Call[]>(IDLE_MS + LATE_MS))
 }
 
 async function told(side: Side, site: Site, calls: readonly Call[]): Promise<Outcome> {
@@ -90,7 +90,7 @@ async function told(side: Side, site: Site, calls: readonly Call[]): Promise<Out
       promises: {
         'every write is done': done === tally.asked,
         'none is done twice': twice === 0,
-        'it says so': untrue === 0,
+        'every error says truly what became of the work': untrue === 0,
       },
     }),
   }

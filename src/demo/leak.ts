@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { TemporaryFolder, type Lab } from './lab.js'
+import { LATE_MS, TemporaryFolder, type Lab } from './lab.js'
 import type { LeakReport, LeakTask } from './leak-process.js'
 import { bothSides, seconds, type Outcome, type Row, type Side } from './outcome.js'
 import { Tally } from './tally.js'
@@ -42,7 +42,7 @@ async function forget(lab: Lab, side: Side, file: string, dropped: boolean): Pro
   const watch = dropped ? {} : { leakAfterMs: LEAK_AFTER_MS, holdfast: { onLeak: 'reclaim' } as const }
   const task: LeakTask = { ...options, ...watch, file, dropped, sessions: POOL, patienceMs: PATIENCE_MS }
   await using child = lab.process('./leak-process.js', task, dropped ? ['--expose-gc'] : [])
-  const report = await child.next<LeakReport>(PATIENCE_MS + 5_000)
+  const report = await child.next<LeakReport>(PATIENCE_MS + LATE_MS)
   return told(side, report, dropped)
 }
 

@@ -58,9 +58,15 @@ async function breakAll(lab: Lab): Promise<Row[]> {
   const rows = await Promise.all(
     tracks.map(async (track) => {
       const rows: Row[] = []
-      for (const scenario of track) rows.push(...(await scenario(lab)))
+      for (const scenario of track)
+        rows.push(...(await scenario(lab).catch((error: unknown) => stuck(scenario.name, error))))
       return rows
     }),
   )
   return rows.flat()
+}
+
+/** Says nothing about Holdfast, so it is no broken promise. */
+function stuck(where: string, error: unknown): never {
+  throw new Error(`the demonstration got stuck (${where}): ${(error as Error).message}`, { cause: error })
 }

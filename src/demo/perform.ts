@@ -107,7 +107,8 @@ function driverText(operation: Operation, tally: Tally, done: number): string {
 }
 
 function holdfastText(operation: Operation, tally: Tally, done: number): string {
-  if (operation === 'read') return `${tally.sentence()}: they were run again`
-  if (operation === 'transaction') return `${tally.sentence('committed')}: they were run again`
+  if (tally.allAnswered)
+    return `${tally.sentence(operation === 'read' ? 'answered' : 'committed')}: they were run again`
+  if (operation === 'read' || operation === 'transaction') return tally.sentence()
   return `${tally.sentence()}, effect 'unknown' (${done} were ${operation === 'commit' ? 'committed' : 'done'}, none twice)`
 }

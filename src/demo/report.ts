@@ -66,9 +66,9 @@ export function isAsPromised(reports: readonly Report[]): boolean {
   return reports.every(({ rows }) => rows.every(({ outcomes }) => brokenPromises(outcomes.holdfast).length === 0))
 }
 
-const READ_NEXT = `Next: README.md (your first pool, in two minutes) and docs/errors.md (what each error means, and what to do).
-npm start -- mysql://user:password@host/db   the harmless part on your own server
-npm start -- --all                           the same with the driver mariadb, too; --help for more`
+const READ_NEXT = `What to read next: README.md (a pool of your own), docs/errors.md (what each error means, what to do).
+What to try next:  npm start -- mysql://user:password@host/db   the harmless part, on your own server
+                   npm start -- --all                           with the driver mariadb, too`
 
 /** All that a person gets to read. */
 export function textOf(reports: readonly Report[], look: Look): string {

@@ -23,8 +23,22 @@ export interface ConnectConfig {
 }
 
 /** Of a pool's options. */
-export function connectConfig(options: Omit<ConnectConfig, 'connectAttributes' | 'localAddress'> & { readonly name?: string }): ConnectConfig {
-  const { host, port, socketPath, user, password, database, charset, timezone, ssl, driverOptions, name = 'holdfast' } = options
+export function connectConfig(
+  options: Omit<ConnectConfig, 'connectAttributes' | 'localAddress'> & { readonly name?: string },
+): ConnectConfig {
+  const {
+    host,
+    port,
+    socketPath,
+    user,
+    password,
+    database,
+    charset,
+    timezone,
+    ssl,
+    driverOptions,
+    name = 'holdfast',
+  } = options
   const connectAttributes = { program_name: name, _pid: String(pid) }
   return { host, port, socketPath, user, password, database, charset, timezone, ssl, driverOptions, connectAttributes }
 }

@@ -60,7 +60,8 @@ function shakeHands(wire: Wire, { start, isAnswer }: Connector, password: string
       if (error) fail(classify(error, evidenceOf(wire, isAnswer(error))))
       else resolve(makeSession(wire.server ?? { flavour: 'mysql', version: '' }))
     }
-    wire.onClosed = () => done(wire.failure?.error ?? new Error('the server closed the connection during the handshake'))
+    wire.onClosed = () =>
+      done(wire.failure?.error ?? new Error('the server closed the connection during the handshake'))
     let makeSession: (server: Server) => Session
     try {
       makeSession = start(wire, password, done)
@@ -72,7 +73,18 @@ function shakeHands(wire: Wire, { start, isAnswer }: Connector, password: string
 
 function evidenceOf(wire: Wire, answered: boolean): Parameters<typeof classify>[1] {
   const { server, alive, hungUp, tlsState: tls } = wire
-  return { phase: 'connect', server, answered, alive, hungUp, tls, sent: true, writeFailed: false, replied: false, sentBytes: 0 }
+  return {
+    phase: 'connect',
+    server,
+    answered,
+    alive,
+    hungUp,
+    tls,
+    sent: true,
+    writeFailed: false,
+    replied: false,
+    sentBytes: 0,
+  }
 }
 
 function refuse(kind: 'denied' | 'unreachable', error: unknown): never {

@@ -16,7 +16,9 @@ const SET_FLAG = 0x800
  * Undefined when there is nothing to do. Rows nested by table are left alone.
  */
 export function plainValues(columns: readonly Column[]): ((row: Row) => void) | undefined {
-  const indexes = columns.flatMap((column, index) => (column.columnType === BIGINT || (column.flags & SET_FLAG) !== 0 ? [index] : []))
+  const indexes = columns.flatMap((column, index) =>
+    column.columnType === BIGINT || (column.flags & SET_FLAG) !== 0 ? [index] : [],
+  )
   if (indexes.length === 0) return undefined
   const names = indexes.map((index) => columns[index]?.name() ?? '')
   return (row) => {

@@ -20,15 +20,18 @@ interface Connection {
   readonly threadId: number
   connect(done: (error?: unknown) => void): void
   on(event: 'error', listener: (error: unknown) => void): void
-  query(sql: string, values: unknown, done: Done): void
-  queryStream(sql: string, values: unknown): RowEvents
+  query(sql: string, values: unknown, done?: Done): { stream(): RowEvents }
   prepare(sql: string, done: (error: unknown, prepared: Prepared) => void): void
   ping(done: Done): void
   reset(done: Done): void
 }
 
 interface Prepared {
-  execute(values: unknown, options: { metaAsArray: true }, done: (error: unknown, result?: [unknown, unknown]) => void): void
+  execute(
+    values: unknown,
+    options: { metaAsArray: true },
+    done: (error: unknown, result?: [unknown, unknown]) => void,
+  ): void
   executeStream(values: unknown): RowEvents
   close(): void
 }
@@ -68,7 +71,7 @@ async function loadConnector(config: ConnectConfig, clock: Clock): Promise<Conne
         this.socketPath = config.socketPath
         return wire.socket
       }
-      const connection = mariadb.createConnection({ ...options, password, stream })
+      const connection = mariadb.createConnection({ ...options, ...defined({ password }), stream })
       // One stays for good: an 'error' that nobody hears is thrown.
       connection.on('error', () => {})
       connection.connect(done)
@@ -88,8 +91,6 @@ function optionsOf(config: ConnectConfig): Record<string, unknown> {
     checkDuplicate: false,
     ...options,
     connectAttributes: { ...connectAttributes, ...(own as object | undefined) },
-    // Pipelined, an EXECUTE whose PREPARE fails with 1461 runs the statement that was prepared before (facts/errors.md, 2.14).
-    pipelining: false,
     // Bound values belong in no error.
     logParam: false,
     // It would open a connection that is not ours, to another server.
@@ -130,7 +131,7 @@ class MariadbSession extends DriverSession {
 
   protected flow({ sql, values, prepare }: Statement, rows: Rows, done: Done): void {
     if (!prepare) {
-      this.#start(done, () => this.#listen(this.#connection.queryStream(sql, values), rows, done))
+      this.#start(done, () => this.#listen(this.#connection.query(sql, values).stream(), rows, done))
       return
     }
     this.#prepare(sql, done, (prepared) =>
@@ -157,7 +158,11 @@ class MariadbSession extends DriverSession {
     return isAnswer(error)
   }
 
-  /** Not `connection.execute`: what it throws for a value that cannot be bound is thrown at nobody, and ends the process. */
+  /**
+   * Not `connection.execute`: it pipelines EXECUTE behind PREPARE, and when that fails with 1461 the server runs the statement
+   * that was prepared before (facts/errors.md, 2.14). Besides, what it throws for a value that cannot be bound is thrown at
+   * nobody, and ends the process. `pipelining: false` would mend the first, but with it 3.5.1 to 3.5.3 hang.
+   */
   #prepare(sql: string, done: Done, then: (prepared: Prepared) => void): void {
     this.#connection.prepare(sql, (error, prepared) => {
       if (error) done(error)
@@ -224,7 +229,9 @@ function isSeveral(columns: readonly unknown[]): boolean {
 
 /** Row streams give the OK at the end of a CALL as a row. Its class is not exported; rows are plain. */
 function isOk(row: Row): boolean {
-  return typeof row === 'object' && row !== null && !Array.isArray(row) && Object.getPrototypeOf(row) !== Object.prototype
+  return (
+    typeof row === 'object' && row !== null && !Array.isArray(row) && Object.getPrototypeOf(row) !== Object.prototype
+  )
 }
 
 function okOf(ok: Ok | undefined): Result {

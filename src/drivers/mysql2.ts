@@ -30,13 +30,14 @@ interface Connection {
   execute(sql: string, values: unknown, done: Done): unknown
   execute(options: { sql: string; values: unknown }): Command
   ping(done: Done): void
-  /** From 3.2x on: see sendReset. */
+  /** From 3.22.0 on. */
   reset?(done: Done): void
   changeUser(options: object, done: Done): void
 }
 
 interface Command {
-  on(event: 'result', listener: (row: Row, index: number | undefined) => void): this
+  on(event: 'fields', listener: (fields: unknown) => void): this
+  on(event: 'result', listener: (row: Row) => void): this
   on(event: 'error', listener: (error: unknown) => void): this
   on(event: 'end', listener: () => void): this
 }
@@ -62,7 +63,7 @@ async function loadConnector(config: ConnectConfig, clock: Clock): Promise<Conne
   return {
     isAnswer,
     start(wire, password, done) {
-      const connection = mysql2.createConnection({ ...options, password, stream: () => wire.socket })
+      const connection = mysql2.createConnection({ ...options, ...defined({ password }), stream: () => wire.socket })
       // One stays for good: mysql2 emits what no command is there to take, and an 'error' that nobody hears is thrown.
       connection.on('error', () => {})
       connection.connect(done)
@@ -100,10 +101,12 @@ class Mysql2Session extends DriverSession {
 
   protected flow({ sql, values, prepare }: Statement, rows: Rows, done: Done): void {
     const command = prepare ? this.#connection.execute({ sql, values }) : this.#connection.query({ sql, values })
+    let isRow = false
     command
-      // A statement's OK comes as a 'result' too, without the number of a row set.
-      .on('result', (row, index) => {
-        if (index !== undefined) rows.push(row)
+      // A statement's OK comes as a 'result' too, and nothing as its 'fields'.
+      .on('fields', (fields) => (isRow = fields !== undefined))
+      .on('result', (row) => {
+        if (isRow) rows.push(row)
       })
       .on('error', done)
       .on('end', () => done())
@@ -137,14 +140,21 @@ class Mysql2Session extends DriverSession {
 
 /** mysql2 puts the SQLSTATE on the error of an ERR packet, and on no other. */
 function isAnswer(error: unknown): boolean {
-  return error instanceof Error && 'sqlState' in error && 'errno' in error && typeof error.errno === 'number' && error.errno > 0
+  return (
+    error instanceof Error &&
+    'sqlState' in error &&
+    'errno' in error &&
+    typeof error.errno === 'number' &&
+    error.errno > 0
+  )
 }
 
 /** `fields` is a list of columns for rows, nothing for an OK, and a list of those two for several results. */
 function resultOf(rows: unknown, fields: unknown): Result {
   if (!Array.isArray(fields)) return okOf(rows as Ok)
   const first: unknown = fields[0]
-  if (first !== undefined && !Array.isArray(first)) return { rows: rows as Row[], fields, affectedRows: 0, insertId: 0, warnings: 0 }
+  if (first !== undefined && !Array.isArray(first))
+    return { rows: rows as Row[], fields, affectedRows: 0, insertId: 0, warnings: 0 }
   const results = (rows as unknown[]).map((each, index) => resultOf(each, fields[index]))
   const main = results.find((each) => each.fields.length > 0) ?? results[0] ?? okOf(undefined)
   return { ...main, results }

@@ -24,7 +24,11 @@ export function errorOf(packet: Buffer): ServerError {
   const end = Math.min(packet.length, HEADER_BYTES + packet.readUIntLE(0, 3))
   const errno = packet.readUInt16LE(5)
   const hasState = packet[7] === '#'.charCodeAt(0)
-  return new ServerError(errno, hasState ? packet.toString('latin1', 8, 13) : '', packet.toString('utf8', hasState ? 13 : 7, end))
+  return new ServerError(
+    errno,
+    hasState ? packet.toString('latin1', 8, 13) : '',
+    packet.toString('utf8', hasState ? 13 : 7, end),
+  )
 }
 
 /** Of Protocol::HandshakeV10. Undefined until all that is of interest has come, or when it is something else. */

@@ -31,6 +31,10 @@ export class Rows implements RowStream {
     this.#mark = wire.received
   }
 
+  get received(): number {
+    return this.#wire.received
+  }
+
   /** Rejects with a Fault, once; resolves as done after that, and when all rows were read. */
   next(): Promise<IteratorResult<Row, undefined>> {
     if (this.#next < this.#queue.length) {
@@ -40,7 +44,8 @@ export class Rows implements RowStream {
       return Promise.resolve({ value, done: false })
     }
     if (this.#isOver) return this.#end()
-    if (this.#reader) return Promise.reject(new Error('next() was called again before the row of the call before had come'))
+    if (this.#reader)
+      return Promise.reject(new Error('next() was called again before the row of the call before had come'))
     return new Promise((resolve, reject) => (this.#reader = { resolve, reject }))
   }
 

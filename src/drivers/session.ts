@@ -52,7 +52,11 @@ export abstract class DriverSession implements Session {
 
   query(statement: Statement): Promise<Result> {
     return new Promise((resolve, reject) => {
-      const outcome: Outcome = { sql: statement.sql, reject, resolve: (rows, fields) => resolve(this.result(rows, fields)) }
+      const outcome: Outcome = {
+        sql: statement.sql,
+        reject,
+        resolve: (rows, fields) => resolve(this.result(rows, fields)),
+      }
       if (!this.#begin(outcome)) return
       try {
         this.send(statement, this.#done)
@@ -133,8 +137,10 @@ export abstract class DriverSession implements Session {
   }
 
   #begin(outcome: Outcome): boolean {
-    if (this.#outcome) outcome.reject(new Fault('client', 'usable', 'none', new Error('this session is at work on another statement')))
-    else if (!this.alive) outcome.reject(new Fault('lost', 'lost', 'none', this.#reason() ?? new Error('this session was closed before')))
+    if (this.#outcome)
+      outcome.reject(new Fault('client', 'usable', 'none', new Error('this session is at work on another statement')))
+    else if (!this.alive)
+      outcome.reject(new Fault('lost', 'lost', 'none', this.#reason() ?? new Error('this session was closed before')))
     else {
       this.#outcome = outcome
       this.#writtenBefore = this.wire.written

@@ -70,7 +70,7 @@ export class Wire {
     const { host = 'localhost', port = 3306, socketPath, localAddress } = config
     this.#isPipe = socketPath !== undefined
     this.#isCompressed = Boolean(config.driverOptions?.['compress'])
-    this.#wantsTls = Boolean(config.ssl ?? config.driverOptions?.['ssl'])
+    this.#wantsTls = Boolean(config.driverOptions?.['ssl'] ?? config.ssl)
     this.socket = this.#top = new Socket()
     this.socket.setNoDelay(true)
     this.socket.setKeepAlive(true, KEEPALIVE_AFTER_MS)
@@ -223,7 +223,8 @@ export class Wire {
   #fails(error: Error): void {
     this.#hasEnded = true
     // Node's error for several addresses that all failed has no text of its own.
-    if (error instanceof AggregateError && !error.message) error.message = error.errors.map((each: Error) => each.message).join('; ')
+    if (error instanceof AggregateError && !error.message)
+      error.message = error.errors.map((each: Error) => each.message).join('; ')
     const { code = '', syscall = '' } = error as NodeJS.ErrnoException
     this.failure ??= { error, code, syscall }
     if (syscall || code === 'ECONNRESET' || code === 'EPIPE' || error instanceof AggregateError) this.hungUp = true

@@ -87,9 +87,13 @@ describe('an answer to a statement', () => {
 
   test("does not depend on a driver's name for the number, nor on its `fatal`", () => {
     const lies = { code: 'ER_REFERENCED_TRG_DOES_NOT_EXIST', fatal: false }
-    expect(verdict(answer(4031, 'x', lies), statement({ answered: true, flavour: 'mysql' }))).toBe('idle-closed lost none')
+    expect(verdict(answer(4031, 'x', lies), statement({ answered: true, flavour: 'mysql' }))).toBe(
+      'idle-closed lost none',
+    )
     expect(verdict(answer(1317, 'x', { fatal: true }), statement({ answered: true }))).toBe('interrupted usable none')
-    expect(verdict(answer(1969, 'x', { fatal: true, code: undefined }), statement({ answered: true }))).toBe('statement-timeout usable none')
+    expect(verdict(answer(1969, 'x', { fatal: true, code: undefined }), statement({ answered: true }))).toBe(
+      'statement-timeout usable none',
+    )
   })
 
   test('1015 is read-only when InnoDB is', () => {
@@ -111,13 +115,17 @@ describe('an answer to a statement', () => {
   })
 
   test('1205 undoes the transaction with innodb_rollback_on_timeout', () => {
-    expect(verdict(answer(1205), statement({ answered: true, traits: { rollbackOnTimeout: true } }))).toBe('lock-wait usable rolled-back')
+    expect(verdict(answer(1205), statement({ answered: true, traits: { rollbackOnTimeout: true } }))).toBe(
+      'lock-wait usable rolled-back',
+    )
   })
 
   test('to a CALL or to several statements leaves open what was done before', () => {
     expect(verdict(answer(1062), statement({ answered: true, compound: true }))).toBe('statement usable unknown')
     expect(verdict(answer(1213), statement({ answered: true, compound: true }))).toBe('deadlock usable unknown')
-    expect(verdict(answer(4031), statement({ answered: true, compound: true, flavour: 'mysql' }))).toBe('idle-closed lost none')
+    expect(verdict(answer(4031), statement({ answered: true, compound: true, flavour: 'mysql' }))).toBe(
+      'idle-closed lost none',
+    )
   })
 
   test('after which the server hung up ends the session, whatever the number', () => {
@@ -137,9 +145,21 @@ describe('a statement that was not answered', () => {
     ['kernel refused bytes of a local file', { ...lost, writeFailed: true, replied: true }, 'lost lost unknown'],
     ['1.5, 2.1, 2.7, 2.9 connection ended and nothing came', lost, 'lost lost unknown'],
     ['2.13 connection ended in the middle of the result', { ...lost, replied: true }, 'lost lost unknown'],
-    ['2.10 connection ended and the limit is known', { ...lost, sentBytes: 2e6, traits: { maxAllowedPacket: 1e6 } }, 'packet-too-large lost none'],
-    ['2.10 kernel refused it and the limit is known', { ...lost, writeFailed: true, sentBytes: 2e6, traits: { maxAllowedPacket: 1e6 } }, 'packet-too-large lost none'],
-    ['a local file is larger than the limit', { ...lost, replied: true, sentBytes: 2e6, traits: { maxAllowedPacket: 1e6 } }, 'lost lost unknown'],
+    [
+      '2.10 connection ended and the limit is known',
+      { ...lost, sentBytes: 2e6, traits: { maxAllowedPacket: 1e6 } },
+      'packet-too-large lost none',
+    ],
+    [
+      '2.10 kernel refused it and the limit is known',
+      { ...lost, writeFailed: true, sentBytes: 2e6, traits: { maxAllowedPacket: 1e6 } },
+      'packet-too-large lost none',
+    ],
+    [
+      'a local file is larger than the limit',
+      { ...lost, replied: true, sentBytes: 2e6, traits: { maxAllowedPacket: 1e6 } },
+      'lost lost unknown',
+    ],
     ['it was small enough', { ...lost, sentBytes: 5e5, traits: { maxAllowedPacket: 1e6 } }, 'lost lost unknown'],
   ])('%s', (_, over, expected) => {
     expect(verdict(new Error('Connection lost'), statement(over))).toBe(expected)
@@ -188,31 +208,52 @@ describe('an attempt to connect', () => {
 
   test.each([
     ["User 'app' has exceeded the 'max_user_connections' resource (current value: 3)", 'account-limit'],
-    ["User 'max_connections_per_hour' has exceeded the 'max_user_connections' resource (current value: 3)", 'account-limit'],
+    [
+      "User 'max_connections_per_hour' has exceeded the 'max_user_connections' resource (current value: 3)",
+      'account-limit',
+    ],
     ["User 'app' has exceeded the 'max_connections_per_hour' resource (current value: 5)", 'hourly-limit'],
-    ["Benutzer 'app' hat die Ressourcenbeschränkung 'max_connections_per_hour' überschritten (aktueller Wert: 5)", 'hourly-limit'],
+    [
+      "Benutzer 'app' hat die Ressourcenbeschränkung 'max_connections_per_hour' überschritten (aktueller Wert: 5)",
+      'hourly-limit',
+    ],
   ])('1226: %s', (message, kind) => {
     expect(verdict(answer(1226, message), connecting({ answered: true }))).toBe(`${kind} lost none`)
   })
 
-  test.each(['ECONNREFUSED', 'ENOENT', 'ECONNRESET', 'EHOSTUNREACH', 'ENETUNREACH', 'EPIPE', 'ETIMEDOUT', 'EAI_AGAIN'])('that the network ends with %s', (code) => {
-    const error = Object.assign(new Error(code), { code, syscall: 'connect' })
-    expect(verdict(error, connecting({ hungUp: true }))).toBe('unreachable lost none')
-  })
+  test.each(['ECONNREFUSED', 'ENOENT', 'ECONNRESET', 'EHOSTUNREACH', 'ENETUNREACH', 'EPIPE', 'ETIMEDOUT', 'EAI_AGAIN'])(
+    'that the network ends with %s',
+    (code) => {
+      const error = Object.assign(new Error(code), { code, syscall: 'connect' })
+      expect(verdict(error, connecting({ hungUp: true }))).toBe('unreachable lost none')
+    },
+  )
 
   test.each(['ENOTFOUND', 'EACCES'])('that cannot work: %s', (code) => {
-    expect(verdict(Object.assign(new Error(code), { code, syscall: 'connect' }), connecting({ hungUp: true }))).toBe('denied lost none')
+    expect(verdict(Object.assign(new Error(code), { code, syscall: 'connect' }), connecting({ hungUp: true }))).toBe(
+      'denied lost none',
+    )
   })
 
   test.each<[string, object, Partial<Evidence>, string]>([
     ['an end within the handshake', {}, { hungUp: true }, 'unreachable'],
-    ['an end within the TLS handshake', { code: 'HANDSHAKE_SSL_ERROR' }, { hungUp: true, tls: 'handshake' }, 'unreachable'],
+    [
+      'an end within the TLS handshake',
+      { code: 'HANDSHAKE_SSL_ERROR' },
+      { hungUp: true, tls: 'handshake' },
+      'unreachable',
+    ],
     ['a certificate that nobody vouches for', { code: 'HANDSHAKE_SSL_ERROR' }, { tls: 'handshake' }, 'tls'],
     ['a server without TLS', { code: 'HANDSHAKE_NO_SSL_SUPPORT' }, { alive: true, tls: 'not offered' }, 'tls'],
     ['a certificate for another name', { cert: {} }, { alive: true, tls: 'established' }, 'tls'],
     ["mariadb's own look at the certificate", { errno: 45056 }, { tls: 'established' }, 'tls'],
     ['no leave to ask for the RSA key', { errno: 45044 }, {}, 'denied'],
-    ['an authentication plugin that the driver does not know', { code: 'AUTH_SWITCH_PLUGIN_ERROR' }, { alive: true }, 'denied'],
+    [
+      'an authentication plugin that the driver does not know',
+      { code: 'AUTH_SWITCH_PLUGIN_ERROR' },
+      { alive: true },
+      'denied',
+    ],
   ])('%s', (_, error, over, kind) => {
     expect(verdict(error, connecting(over))).toBe(`${kind} lost none`)
   })

@@ -43,7 +43,9 @@ interface Failure {
  */
 export function classify(error: unknown, evidence: Evidence): Fault {
   const failure = failureOf(error)
-  return evidence.phase === 'connect' ? classifyConnect(error, failure, evidence) : classifyStatement(error, failure, evidence)
+  return evidence.phase === 'connect'
+    ? classifyConnect(error, failure, evidence)
+    : classifyStatement(error, failure, evidence)
 }
 
 function classifyStatement(error: unknown, failure: Failure, evidence: Evidence): Fault {
@@ -68,7 +70,11 @@ function classifyAnswer(error: unknown, { errno, message }: Failure, evidence: E
     kind = meaning.kind
     effect = meaning.effect ?? 'none'
     lost ||= meaning.lost === true
-  } else if (errno === 1020 && server?.flavour === 'mariadb' && (traits?.snapshotIsolation ?? isolatesSnapshots(server.version))) {
+  } else if (
+    errno === 1020 &&
+    server?.flavour === 'mariadb' &&
+    (traits?.snapshotIsolation ?? isolatesSnapshots(server.version))
+  ) {
     kind = 'snapshot'
     effect = 'rolled-back'
   }

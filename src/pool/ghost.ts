@@ -1,4 +1,4 @@
-import type { Timer } from '../clock.js'
+import { every } from '../clock.js'
 import type { Session } from '../driver.js'
 import { HoldfastError } from '../errors.js'
 import type { Lender } from './lender.js'
@@ -41,7 +41,7 @@ export async function layGhost(lender: Lender, slot: Slot, replied?: Promise<unk
     if (!laid) over.abort()
     lay()
   })
-  const watch = every(lender, replied ? LAST_GHOST_MS.running : LAST_GHOST_MS.dropped, () => {
+  const watch = every(lender.clock, replied ? LAST_GHOST_MS.running : LAST_GHOST_MS.dropped, () => {
     if (!lender.onlyGhosts) return
     lay()
     session.destroy()
@@ -138,18 +138,6 @@ function pause(lender: Lender, ms: number, over: AbortSignal): Promise<void> {
     const timer = lender.clock.after(ms, done)
     over.addEventListener('abort', done, { once: true })
   })
-}
-
-function every(lender: Lender, ms: number, task: () => void): Timer {
-  let timer: Timer
-  const arm = (): void => {
-    timer = lender.clock.after(ms, () => {
-      arm()
-      task()
-    })
-  }
-  arm()
-  return { cancel: () => timer.cancel() }
 }
 
 function noop(): void {}

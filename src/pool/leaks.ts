@@ -33,7 +33,7 @@ export class Leaks {
     for (const slot of this.#lender.slots) {
       const note = slot.lease
       if (note === undefined || slot.place !== 'leased') continue
-      if (!note.reported && now - note.takenAt > this.#lender.options.leakAfterMs) {
+      if (!note.reported && now - workedAt(note, now) > this.#lender.options.leakAfterMs) {
         this.#report(slot, note, now, false)
         if (this.#lender.options.onLeak === 'reclaim') {
           this.#takeBack(slot, note)
@@ -99,6 +99,16 @@ export class Leaks {
       },
     )
   }
+}
+
+/** Who takes rows from a stream, or waits for them, is at work, however long it takes; a lease is to be given back. */
+function workedAt({ takenAt, reading }: LeaseNote, now: number): number {
+  if (reading === undefined) return takenAt
+  if (reading.waits || reading.rows !== reading.seen) {
+    reading.seen = reading.rows
+    reading.workedAt = now
+  }
+  return reading.workedAt
 }
 
 function leakSentence(

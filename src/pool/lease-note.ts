@@ -5,6 +5,17 @@ export interface Site {
   readonly stack?: string
 }
 
+/** How a stream of the pool gets on. */
+export interface Reading {
+  /** Rows that were taken. */
+  rows: number
+  /** The reader waits for the server. */
+  waits: boolean
+  /** The last sweep that saw it at work, and how many rows had been taken then. */
+  workedAt: number
+  seen: number
+}
+
 /** What is known of a lease, without keeping the lease itself from being garbage-collected. */
 export interface LeaseNote {
   readonly slot: Slot
@@ -18,6 +29,8 @@ export interface LeaseNote {
   busy: boolean
   /** A ping that keeps the session alive is under way: the next statement waits for it. */
   ping: Promise<void> | undefined
+  /** Set for a stream of the pool. */
+  reading: Reading | undefined
   reported: boolean
   /** It was taken back from its holder. */
   abandoned: boolean
@@ -41,6 +54,7 @@ export function noteLease(slot: Slot, site: Site | undefined): LeaseNote {
     inTransaction: false,
     busy: false,
     ping: undefined,
+    reading: undefined,
     reported: false,
     abandoned: false,
   }
@@ -64,11 +78,19 @@ const OWN_FILES = new URL('..', import.meta.url).href
 const OWN_FOLDER = decodeURIComponent(new URL(OWN_FILES).pathname)
 
 const LONGEST_SQL = 200
+/** What may stay as it is (names), what is left out (comments), and what may be a secret (literals). */
+const NAMES_COMMENTS_LITERALS =
+  /(`(?:[^`]|``)*`?|[a-z_$@][\w$]*)|\/\*.*?(?:\*\/|$)|(?:--(?=\s)|#)[^\n]*|'(?:[^'\\]|\\.|'')*'?|"(?:[^"\\]|\\.|"")*"?|\b0x[\da-f]+|\.?\d[\w.]*/gis
 
-/** For people to recognize a statement by: shortened, and without what stands in quotes, which may be a secret. */
+/** For people to recognize a statement by: shortened, and without its literals. */
 export function sqlForShow(sql: string): string {
+  // Only what may be shown is looked at: an expression with a loop has its limits on a text of many megabytes.
   const bare = sql
-    .replace(/'(?:[^'\\]|\\.|'')*'?|"(?:[^"\\]|\\.|"")*"?/gs, '?')
+    .slice(0, 10 * LONGEST_SQL)
+    .replace(
+      NAMES_COMMENTS_LITERALS,
+      (found, name: string | undefined) => name ?? (/^(?:\/\*|--|#)/.test(found) ? ' ' : '?'),
+    )
     .replace(/\s+/g, ' ')
     .trim()
   return bare.length > LONGEST_SQL ? `${bare.slice(0, LONGEST_SQL)}...` : bare

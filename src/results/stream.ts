@@ -17,27 +17,19 @@ export interface StreamOptions {
 /** Where a stream has its session from, and what becomes of it. */
 export interface StreamHome {
   begin(): Promise<Slot>
-  /** Told of a failure before the end, with what the reader is to be told of it. */
+  /** Where it is noted how the reader gets on. */
+  reading?: { rows: number; waits: boolean }
+  /** Told of a failure before the end; gives what the reader is to be told of it. */
   failed?(error: unknown): Promise<unknown>
-  /** The stream is at its end, or was left. `over` resolves when the server has sent what was left. */
-  end(slot: Slot, rows: RowStream, over: () => Promise<void>): Promise<void>
+  /** The server has sent the whole result, or the stream was left before: `over` resolves when it has sent what was left. */
+  end(slot: Slot, rows: RowStream | undefined, over: () => Promise<void>): Promise<void>
 }
 
 // What is left of a small result is here within a few turns of the event loop; anything more is not waited for.
 const TURNS_FOR_THE_REST = 3
 
-/** Rows as they come, from the first `next()` on. */
-export function streamFrom<R = Row>(
-  lender: Lender,
-  statement: Statement,
-  options: StreamOptions | undefined,
-  home: StreamHome,
-): AsyncIterableIterator<R> {
-  if (options) checkCallOptions(options, ['timeoutMs', 'signal'], 'stream')
-  return new Rows<R>(lender, statement, options ?? {}, home)
-}
-
-class Rows<R> implements AsyncIterableIterator<R> {
+/** Rows as they come, from the first `next()` on. Calls of `next()` that do not wait for one another stand in line. */
+export class RowReader<R = Row> implements AsyncIterableIterator<R> {
   readonly #lender: Lender
   readonly #statement: Statement
   readonly #options: StreamOptions
@@ -45,14 +37,20 @@ class Rows<R> implements AsyncIterableIterator<R> {
   #slot: Slot | undefined = undefined
   #rows: RowStream | undefined = undefined
   /** What is waited for: it comes after all when the reader's time was up first. */
-  #step: Promise<unknown> | undefined = undefined
+  #coming: Promise<unknown> | undefined = undefined
+  #line: (() => void)[] | undefined = undefined
+  #busy = false
   #count = 0
+  /** Nothing more is given. */
   #done = false
+  /** The session is no longer this stream's. */
+  #freed = false
 
-  constructor(lender: Lender, statement: Statement, options: StreamOptions, home: StreamHome) {
+  constructor(lender: Lender, statement: Statement, options: StreamOptions | undefined, home: StreamHome) {
+    if (options) checkCallOptions(options, ['timeoutMs', 'signal'], 'stream')
     this.#lender = lender
     this.#statement = statement
-    this.#options = options
+    this.#options = options ?? {}
     this.#home = home
   }
 
@@ -61,43 +59,71 @@ class Rows<R> implements AsyncIterableIterator<R> {
   }
 
   async next(): Promise<IteratorResult<R>> {
+    if (this.#busy) await new Promise<void>((resolve) => (this.#line ??= []).push(resolve))
+    this.#busy = true
+    try {
+      return await this.#advance()
+    } finally {
+      const next = this.#line?.shift()
+      if (next) next()
+      else this.#busy = false
+    }
+  }
+
+  async return(): Promise<IteratorResult<R>> {
+    this.#done = true
+    await this.#finish()
+    return { done: true, value: undefined }
+  }
+
+  /** Lets go of the session when the server has sent everything, though the rows may not have been read yet. */
+  free(): boolean {
+    if (this.#rows?.complete) void this.#finish()
+    return this.#freed
+  }
+
+  async #advance(): Promise<IteratorResult<R>> {
     if (this.#done) return { done: true, value: undefined }
     try {
       const { signal, timeoutMs } = this.#options
       if (signal?.aborted) throw aborted(signal)
-      this.#rows ??= await this.#open()
-      const coming = this.#rows.next()
-      this.#step = coming
+      const rows = this.#rows ?? (await this.#open())
+      if (rows === undefined) return { done: true, value: undefined }
+      const coming = rows.next()
+      this.#coming = coming
+      const { reading } = this.#home
+      if (reading) reading.waits = true
       const step = signal || timeoutMs ? await this.#bounded(coming) : await coming
+      if (reading) reading.waits = false
       if (!step.done) {
         this.#count++
+        if (reading) reading.rows++
+        if (rows.complete && !this.#freed) void this.#finish()
         return step as IteratorResult<R>
       }
     } catch (error) {
-      throw await this.#failed(error)
+      // Who left does not ask how it ended.
+      if (!this.#done) throw await this.#failed(error)
     }
+    this.#done = true
     await this.#finish()
     return { done: true, value: undefined }
   }
 
-  async return(): Promise<IteratorResult<R>> {
-    await this.#finish()
-    return { done: true, value: undefined }
-  }
-
-  async #open(): Promise<RowStream> {
-    this.#slot = await this.#home.begin()
-    return (this.#slot.session as Session).stream(this.#statement)
+  async #open(): Promise<RowStream | undefined> {
+    const slot = await this.#home.begin()
+    this.#slot = slot
+    if (this.#done) await this.#finish()
+    else this.#rows = (slot.session as Session).stream(this.#statement)
+    return this.#rows
   }
 
   #bounded(coming: Promise<IteratorResult<Row, undefined>>): Promise<IteratorResult<Row, undefined>> {
     const { signal, timeoutMs } = this.#options
     return new Promise((resolve, reject) => {
       const onAbort = (): void => (settle(), reject(aborted(signal as AbortSignal, 'unknown')))
-      const timer =
-        timeoutMs === undefined
-          ? undefined
-          : this.#lender.clock.after(timeoutMs, () => (settle(), reject(queryTimeout(timeoutMs, 'unknown'))))
+      const onTime = (): void => (settle(), reject(queryTimeout(timeoutMs as number, 'unknown')))
+      const timer = timeoutMs === undefined ? undefined : this.#lender.clock.after(timeoutMs, onTime)
       const settle = (): void => {
         timer?.cancel()
         signal?.removeEventListener('abort', onAbort)
@@ -111,11 +137,9 @@ class Rows<R> implements AsyncIterableIterator<R> {
   }
 
   async #failed(error: unknown): Promise<unknown> {
+    this.#done = true
     const slot = this.#slot
-    if (slot === undefined) {
-      this.#done = true
-      return error
-    }
+    if (slot === undefined) return error
     const fault = error instanceof HoldfastError ? undefined : await noticed(this.#lender, slot, error)
     const told = await this.#home.failed?.(fault ?? error)
     const finished = this.#finish()
@@ -129,24 +153,25 @@ class Rows<R> implements AsyncIterableIterator<R> {
   }
 
   async #finish(): Promise<void> {
-    if (this.#done) return
-    this.#done = true
-    const { session } = this.#slot ?? {}
-    if (this.#slot === undefined || this.#rows === undefined || session === undefined) return
+    const slot = this.#slot
+    if (this.#freed || slot?.session === undefined) return
+    this.#freed = true
+    const { session } = slot
     const rows = this.#rows
-    if (!rows.complete && session.alive) {
+    if (rows && !rows.complete && session.alive) {
       rows.discard()
       for (let turn = 0; turn < TURNS_FOR_THE_REST && !rows.complete; turn++) await turnOfTheLoop()
     }
-    await this.#home.end(this.#slot, rows, () => rest(rows, session, this.#step))
+    await this.#home.end(slot, rows, () => this.#rest(session))
   }
-}
 
-/** Until the server has sent what was left. */
-async function rest(rows: RowStream, session: Session, coming: Promise<unknown> | undefined): Promise<void> {
-  await coming?.catch(() => undefined)
-  while (!rows.complete && session.alive) {
-    const step = await rows.next().catch(() => undefined)
-    if (step === undefined || step.done) await turnOfTheLoop()
+  /** Until the server has sent what was left, or the connection has ended. */
+  async #rest(session: Session): Promise<void> {
+    const rows = this.#rows
+    await this.#coming?.catch(() => undefined)
+    while (rows && !rows.complete && session.alive) {
+      const step = await rows.next().catch(() => undefined)
+      if (step === undefined || step.done) await turnOfTheLoop()
+    }
   }
 }

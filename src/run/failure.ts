@@ -57,6 +57,20 @@ export function turnTimeout(timeoutMs: number): HoldfastError {
   )
 }
 
+export function leaseAbandoned(leakAfterMs: number): HoldfastError {
+  return new HoldfastError(
+    'LEASE_ABANDONED',
+    `this lease was taken back: it was held for longer than leakAfterMs (${leakAfterMs} ms)`,
+  )
+}
+
+export function leaseBusy(): HoldfastError {
+  return new HoldfastError(
+    'LEASE_BUSY',
+    'the rows of a stream are being read on this lease: read them to the end, leave the loop, or take another session for this statement',
+  )
+}
+
 export function transactionTimeout(timeoutMs: number, effect: Effect): HoldfastError {
   return new HoldfastError(
     'QUERY_TIMEOUT',

@@ -1,4 +1,5 @@
-import type { Result, Row, Statement } from '../driver.js'
+import { every } from '../clock.js'
+import type { Result, Row, RowStream, Statement } from '../driver.js'
 import { HoldfastError } from '../errors.js'
 import { Fault } from '../faults/fault.js'
 import { endThread } from '../pool/ghost.js'
@@ -8,10 +9,10 @@ import { aborted, type Lender } from '../pool/lender.js'
 import type { Learned } from '../pool/limits.js'
 import { checkCallOptions } from '../pool/options.js'
 import type { Slot } from '../pool/slot.js'
-import { streamFrom, type StreamHome, type StreamOptions } from '../results/stream.js'
+import { RowReader, type StreamHome, type StreamOptions } from '../results/stream.js'
 import { bringsSql } from '../sql/raw.js'
 import { shapeOf, type Shape } from '../sql/shape.js'
-import { statementError, turnTimeout } from './failure.js'
+import { leaseAbandoned, leaseBusy, statementError, turnTimeout } from './failure.js'
 import { noticed, runStatement, UNBOUNDED, type Bounds } from './statement.js'
 
 export interface StatementOptions {
@@ -23,6 +24,8 @@ export interface StatementOptions {
   prepare?: boolean
 }
 
+// While what is left of a result is thrown away: a peer that sends nothing for so long has gone silent.
+const SILENT_AFTER_MS = 2_000
 const STATEMENT_OPTIONS = ['timeoutMs', 'signal', 'prepare']
 
 /** Looks after a transaction's statements. */
@@ -52,6 +55,8 @@ export class Lease {
   readonly #slot: Slot
   readonly #note: LeaseNote
   #turns: Turn[] | undefined = undefined
+  /** The stream that has the turn. */
+  #reading: RowReader | undefined = undefined
   #dirty = false
   #released = false
   /** Why nothing can be run on it any more, though it was not released. */
@@ -100,6 +105,7 @@ export class Lease {
     if (this.#released) return
     this.#released = true
     if (!this.#note.busy) this.#goHome()
+    else if (this.#reading && !this.#reading.free()) void this.#reading.return()
   }
 
   [Symbol.dispose](): void {
@@ -113,6 +119,7 @@ export class Lease {
 
   /** @internal As query(), but rejects with a Fault where the statement failed. */
   async run(statement: Statement, bounds: Bounds, guard?: Guard): Promise<Result> {
+    if (this.#reading) await this.#interrupt(guard?.own ?? false)
     if (this.#note.busy) await this.#turn(bounds)
     else this.#begin()
     try {
@@ -133,32 +140,53 @@ export class Lease {
   rows<R = Row>(statement: Statement, options: StreamOptions | undefined, guard?: Guard): AsyncIterableIterator<R> {
     const home: StreamHome = {
       begin: async () => {
+        if (this.#reading) await this.#interrupt(false)
         if (this.#note.busy) await this.#turn(UNBOUNDED)
         else this.#begin()
         try {
           this.#check()
           if (this.#note.ping) await this.#note.ping
           this.#mark(statement)
-          return this.#slot
         } catch (error) {
           this.#end()
           throw error
         }
+        this.#reading = reader
+        return this.#slot
       },
       end: async (slot, rows, over) => {
-        if (!rows.complete) await this.#stop(slot, over)
+        if (rows && !rows.complete) await this.#stop(slot, rows, over)
+        this.#reading = undefined
         this.#end()
       },
     }
     if (guard) home.failed = (error) => guard.met(error, (sql) => this.#send({ sql }, UNBOUNDED))
-    return streamFrom<R>(this.#lender, statement, options, home)
+    const reader = new RowReader<R>(this.#lender, statement, options, home)
+    return reader
+  }
+
+  /**
+   * A statement behind a stream that is being read would wait for a reader who, as a rule, waits for the statement. The
+   * end of a transaction, or of the lease, ends the stream.
+   */
+  async #interrupt(own: boolean): Promise<void> {
+    const reading = this.#reading
+    if (reading === undefined || reading.free()) return
+    if (!own) throw leaseBusy()
+    await reading.return()
   }
 
   /** The server is told to stop, through another session, while what it sends until then is thrown away. */
-  async #stop({ learned }: Slot, over: () => Promise<void>): Promise<void> {
+  async #stop({ learned, session }: Slot, rows: RowStream, over: () => Promise<void>): Promise<void> {
+    let received = rows.received
+    const watch = every(this.#lender.clock, SILENT_AFTER_MS, () => {
+      if (rows.received === received) session?.destroy()
+      received = rows.received
+    })
     const stopped = new AbortController()
     const told = endThread(this.#lender, learned?.identity, 'QUERY', stopped.signal).catch(() => undefined)
     await over()
+    watch.cancel()
     stopped.abort()
     await told
   }
@@ -221,12 +249,7 @@ export class Lease {
   }
 
   #check(): void {
-    if (this.#note.abandoned) {
-      throw new HoldfastError(
-        'LEASE_ABANDONED',
-        `this lease was taken back: it was held for longer than leakAfterMs (${this.#lender.options.leakAfterMs} ms)`,
-      )
-    }
+    if (this.#note.abandoned) throw leaseAbandoned(this.#lender.options.leakAfterMs)
     if (this.#released)
       throw new HoldfastError('LEASE_RELEASED', 'this lease was released: its session is no longer yours')
     if (this.#over) throw this.#over

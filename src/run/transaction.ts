@@ -153,6 +153,7 @@ export class Transaction {
   /** What cannot be undone must not be committed: a statement within has ended the outer transaction, too. */
   async #undoTo(name: string): Promise<void> {
     await this.#control(`ROLLBACK TO SAVEPOINT ${name}`).catch((error: unknown) => {
+      if (this.#fate.lost !== undefined) return
       this.#fate.repeatable = false
       this.#fate.lose(new Fault('statement', 'usable', 'unknown', error))
     })

@@ -18,7 +18,8 @@ export interface Shape {
 
 /** Never throws, and takes time linear in the text. To say the flavour spares some doubt: see {@link isBuiltIn}. */
 export function shapeOf(sql: string, flavour?: Flavour): Shape {
-  if (sql.length > CACHED_LENGTH) return examine(sql, flavour)
+  if (sql.length > SCANNED_LENGTH) return LONG
+  if (sql.length > CACHED_LENGTH) return lately.of(sql, flavour)
   const cache = CACHES[flavour ?? 'either']
   const known = cache.get(sql)
   if (known) return known
@@ -28,6 +29,8 @@ export function shapeOf(sql: string, flavour?: Flavour): Shape {
 }
 
 const CACHED_LENGTH = 2048
+// Scanning takes some 30 ns a character: a longer text would hold the event loop up for longer than a reset costs.
+const SCANNED_LENGTH = 256 * 1024
 const CACHED_TEXTS = 1000
 
 /** What was asked for lately: a generation that is full becomes the old one, and what is found there moves up. */
@@ -53,6 +56,23 @@ class Recent {
 }
 
 const CACHES = { mariadb: new Recent(), mysql: new Recent(), either: new Recent() }
+
+const LONG: Shape = { verb: '', leavesState: 'long text', transaction: 'unknown' }
+
+/** A long text is asked about several times while it is run, and hardly ever again. */
+const lately = {
+  sql: '',
+  flavour: undefined as Flavour | undefined,
+  shape: LONG,
+  of(sql: string, flavour: Flavour | undefined): Shape {
+    if (sql !== this.sql || flavour !== this.flavour) {
+      this.shape = examine(sql, flavour)
+      this.sql = sql
+      this.flavour = flavour
+    }
+    return this.shape
+  },
+}
 
 const UNREADABLE: Shape = { verb: '', leavesState: 'unreadable text', transaction: 'unknown' }
 

@@ -17,7 +17,9 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
   beforeAll(async () => {
     server = await startServer(kind)
     account = await server.createAccount()
-    await server.query(`CREATE TABLE ${account.database}.t (id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY, name VARCHAR(40), n INT)`)
+    await server.query(
+      `CREATE TABLE ${account.database}.t (id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY, name VARCHAR(40), n INT)`,
+    )
     await server.query(`CREATE PROCEDURE ${account.database}.both_ways() BEGIN SELECT 1 AS a; SELECT 2 AS b; END`)
   })
   afterAll(async () => {
@@ -51,8 +53,12 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
     test('tells the server and its number for the session', async () => {
       const s = await session()
       expect(s.server.flavour).toBe(server.flavour)
-      expect(s.server.version).toMatch(kind === 'mysql-9.7' ? /^9\./ : kind === 'mariadb-10.11' ? /^10\.11\./ : /^11\.8\./)
-      const { rows } = await s.query({ sql: 'SELECT CONNECTION_ID() AS id, DATABASE() AS db, @@character_set_client AS charset' })
+      expect(s.server.version).toMatch(
+        kind === 'mysql-9.7' ? /^9\./ : kind === 'mariadb-10.11' ? /^10\.11\./ : /^11\.8\./,
+      )
+      const { rows } = await s.query({
+        sql: 'SELECT CONNECTION_ID() AS id, DATABASE() AS db, @@character_set_client AS charset',
+      })
       expect(rows).toEqual([{ id: s.threadId, db: account.database, charset: 'utf8mb4' }])
       expect(s.alive).toBe(true)
     })
@@ -100,10 +106,53 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
       }
     })
 
+    test('says why when no address of a name answers', async () => {
+      await using relay = await startRelay(server)
+      await relay.refuse()
+      const fault = await faultOf(connect(name, { ...account.config, host: 'localhost', port: relay.port }))
+      expect(fault).toMatchObject({ kind: 'unreachable', message: expect.stringContaining('ECONNREFUSED') as string })
+    })
+
+    test('says that a name that does not exist, or a port that is none, is denied', async () => {
+      const unknown = await faultOf(connect(name, { ...account.config, host: 'no-such-host.invalid' }))
+      expect(unknown.kind).toBe((unknown.error as { code: string }).code === 'EAI_AGAIN' ? 'unreachable' : 'denied') // no resolver here
+      expect(await faultOf(connect(name, { ...account.config, port: 123_456 }))).toMatchObject({ kind: 'denied' })
+    })
+
+    test('compresses when it is told to', async () => {
+      const s = await session({ driverOptions: { compress: true } })
+      expect((await s.query({ sql: "SELECT REPEAT('x', 100000) AS x" })).rows[0].x).toHaveLength(100_000)
+      expect(await faultOf(s.query({ sql: 'SELEC 1' }))).toMatchObject({ kind: 'statement', session: 'usable' })
+      await s.close(1000)
+      expect(await server.sessions(account.user)).toEqual([])
+    })
+
+    test('keeps the process alive only when told to', async () => {
+      const sockets = (): number => process.getActiveResourcesInfo().filter((each) => each === 'TCPSocketWrap').length
+      const before = sockets()
+      const s = await session()
+      expect(sockets()).toBe(before + 1)
+      s.hold(false)
+      expect(sockets()).toBe(before)
+      s.hold(true)
+      expect(sockets()).toBe(before + 1)
+    })
+
+    test('announces itself', async () => {
+      if (server.flavour === 'mariadb') return // its performance_schema is off by default
+      const s = await session({ connectAttributes: { program_name: 'the shop' } })
+      const sql =
+        'SELECT ATTR_VALUE AS v FROM performance_schema.session_account_connect_attrs WHERE PROCESSLIST_ID = ? AND ATTR_NAME = ?'
+      expect((await s.query({ sql, values: [s.threadId, 'program_name'] })).rows).toEqual([{ v: 'the shop' }])
+    })
+
     test('calls a peer that hangs up unreachable', async () => {
       await using relay = await startRelay(server)
       relay.dropDials()
-      expect(await faultOf(connect(name, relay.config(account.config)))).toMatchObject({ kind: 'unreachable', effect: 'none' })
+      expect(await faultOf(connect(name, relay.config(account.config)))).toMatchObject({
+        kind: 'unreachable',
+        effect: 'none',
+      })
     })
   })
 
@@ -155,8 +204,13 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
       expect(first.insertId).toBeGreaterThan(0)
       const again = await s.query({ sql: 'UPDATE t SET n = 1 WHERE name = ?', values: ['x'] })
       expect(again.affectedRows).toBe(1) // found, not changed
-      expect(await s.query({ sql: "INSERT INTO t (n) VALUES (1 + '2x')" }).catch((fault: Fault) => fault.kind)).toBe('statement')
-      expect(await s.query({ sql: "INSERT IGNORE INTO t (n) VALUES ('x')" })).toMatchObject({ affectedRows: 1, warnings: 1 })
+      expect(await s.query({ sql: "INSERT INTO t (n) VALUES (1 + '2x')" }).catch((fault: Fault) => fault.kind)).toBe(
+        'statement',
+      )
+      expect(await s.query({ sql: "INSERT IGNORE INTO t (n) VALUES ('x')" })).toMatchObject({
+        affectedRows: 1,
+        warnings: 1,
+      })
     })
 
     test('keep an insertId beyond 2^53 exact', async () => {
@@ -165,7 +219,9 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
         ['9007199254740993', 9007199254740993n],
         ['18446744073709551000', 18446744073709551000n],
       ] as const) {
-        await s.query({ sql: `CREATE TEMPORARY TABLE big (id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY) AUTO_INCREMENT = ${id}` })
+        await s.query({
+          sql: `CREATE TEMPORARY TABLE big (id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY) AUTO_INCREMENT = ${id}`,
+        })
         expect((await s.query({ sql: 'INSERT INTO big VALUES ()' })).insertId).toBe(expected)
         await s.query({ sql: 'DROP TEMPORARY TABLE big' })
       }
@@ -183,7 +239,9 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
       const { results, rows } = await s.query({ sql: 'SET @a = 1; SELECT @a + 1 AS b; SELECT 3 AS c' })
       expect(rows).toEqual([{ b: 2 }])
       expect(results?.map((each) => each.rows)).toEqual([[], [{ b: 2 }], [{ c: 3 }]])
-      const two = await s.query({ sql: "INSERT INTO t (name) VALUES ('m'), ('m'); UPDATE t SET n = 0 WHERE name = 'm'" })
+      const two = await s.query({
+        sql: "INSERT INTO t (name) VALUES ('m'), ('m'); UPDATE t SET n = 0 WHERE name = 'm'",
+      })
       expect(two.results?.map((each) => each.affectedRows)).toEqual([2, 2])
     })
   })
@@ -191,9 +249,9 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
   describe('values', () => {
     test('fill IN (?) from an array, and bind as text or prepared', async () => {
       const s = await session()
-      expect((await s.query({ sql: 'SELECT 2 IN (?) AS found, ? AS text, ? AS none', values: [[1, 2], "o'x", null] })).rows).toEqual([
-        { found: 1, text: "o'x", none: null },
-      ])
+      expect(
+        (await s.query({ sql: 'SELECT 2 IN (?) AS found, ? AS text, ? AS none', values: [[1, 2], "o'x", null] })).rows,
+      ).toEqual([{ found: 1, text: "o'x", none: null }])
       for (let round = 0; round < 3; round++) {
         const { rows } = await s.query({ sql: 'SELECT ? + 1 AS n, ? AS text', values: [round, 'x'], prepare: true })
         expect(Number(rows[0].n)).toBe(round + 1)
@@ -214,7 +272,8 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
         const work = s.query({ sql: 'SELECT ? AS x', values: [value], prepare }).catch((error: unknown) => error)
         const outcome = await Promise.race([work, sleep(2000, 'hangs')])
         expect(outcome).not.toBe('hangs')
-        if (outcome instanceof Fault) expect(outcome).toMatchObject({ kind: expect.stringMatching(/client|statement/), effect: 'none' })
+        if (outcome instanceof Fault)
+          expect(outcome).toMatchObject({ kind: expect.stringMatching(/client|statement/), effect: 'none' })
         const rows = s.alive ? s.stream({ sql: 'SELECT ? AS x', values: [value], prepare }) : undefined
         await rows?.next().catch((error: unknown) => expect(error).toBeInstanceOf(Fault))
         await rows?.next().catch(() => {})
@@ -227,7 +286,11 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
       for (const prepare of [false, true]) {
         for (const sql of ['SELEC ?', 'SELECT nowhere.x, ? FROM t']) {
           const { error, message, stack } = await faultOf(s.query({ sql, values: ['bound-secret'], prepare }))
-          const shown = JSON.stringify([message.replace(/near '.*/s, ''), stack?.replace(/near '.*/s, ''), { ...(error as object), message: '', sqlMessage: '' }])
+          const shown = JSON.stringify([
+            message.replace(/near '.*/s, ''),
+            stack?.replace(/near '.*/s, ''),
+            { ...(error as object), message: '', sqlMessage: '' },
+          ])
           expect(shown).not.toContain('bound-secret')
           expect((error as { sql: string }).sql).toBe(sql)
         }
@@ -240,39 +303,59 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
       const s = await session()
       for (const prepare of [false, true]) {
         const fault = await faultOf(s.query({ sql: 'SELECT * FROM missing', prepare }))
-        expect(fault).toMatchObject({ kind: 'statement', session: 'usable', effect: 'none', error: { errno: 1146, sqlState: '42S02' } })
+        expect(fault).toMatchObject({
+          kind: 'statement',
+          session: 'usable',
+          effect: 'none',
+          error: { errno: 1146, sqlState: '42S02' },
+        })
         expect((await s.query({ sql: 'SELECT 1 AS one', prepare })).rows).toEqual([{ one: 1 }])
       }
     })
 
     test("with a number of mariadb's own is still the server's", async () => {
       const s = await session()
-      const fault = await faultOf(s.query({ sql: "SIGNAL SQLSTATE '42000' SET MYSQL_ERRNO = 45009, MESSAGE_TEXT = 'no'" }))
+      const fault = await faultOf(
+        s.query({ sql: "SIGNAL SQLSTATE '42000' SET MYSQL_ERRNO = 45009, MESSAGE_TEXT = 'no'" }),
+      )
       expect(fault).toMatchObject({ kind: 'statement', session: 'usable', effect: 'none', error: { errno: 45009 } })
     })
 
     test('does not run two at a time', async () => {
       const s = await session()
       const slow = s.query({ sql: 'SELECT SLEEP(0.05) AS x' })
-      expect(await faultOf(s.query({ sql: 'SELECT 1' }))).toMatchObject({ kind: 'client', session: 'usable', effect: 'none' })
+      expect(await faultOf(s.query({ sql: 'SELECT 1' }))).toMatchObject({
+        kind: 'client',
+        session: 'usable',
+        effect: 'none',
+      })
       expect((await slow).rows).toEqual([{ x: 0 }])
     })
   })
 
   describe('a stream', () => {
-    const numbers = (count: number): string => `WITH RECURSIVE seq AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM seq WHERE n < ${count})
+    const numbers = (
+      count: number,
+    ): string => `WITH RECURSIVE seq AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM seq WHERE n < ${count})
       SELECT n, REPEAT('x', 200) AS pad FROM seq`
 
     async function streaming(): Promise<Session> {
       const s = await session()
-      await s.query({ sql: server.flavour === 'mysql' ? 'SET SESSION cte_max_recursion_depth = 1000000' : 'SET SESSION max_recursive_iterations = 1000000' })
+      await s.query({
+        sql:
+          server.flavour === 'mysql'
+            ? 'SET SESSION cte_max_recursion_depth = 1000000'
+            : 'SET SESSION max_recursive_iterations = 1000000',
+      })
       return s
     }
 
     test.each([false, true])('gives the rows in order (prepared: %s)', async (prepare) => {
       const s = await streaming()
       const rows = s.stream({ sql: numbers(20_000), prepare })
-      for (let n = 1; n <= 20_000; n++) expect((await rows.next()).value.n).toBe(n)
+      let n = 0
+      while (n < 20_000 && (await rows.next()).value.n === n + 1) n++
+      expect(n).toBe(20_000)
       expect(await rows.next()).toEqual({ value: undefined, done: true })
       expect(rows.complete).toBe(true)
       expect((await s.query({ sql: 'SELECT 1 AS one' })).rows).toEqual([{ one: 1 }])
@@ -281,18 +364,23 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
     test('takes no more from the server than is read', async () => {
       await using relay = await startRelay(server)
       const s = await session(relay.config(account.config))
-      await s.query({ sql: server.flavour === 'mysql' ? 'SET SESSION cte_max_recursion_depth = 1000000' : 'SET SESSION max_recursive_iterations = 1000000' })
-      const rows = s.stream({ sql: numbers(200_000) }) // 40 MB
+      await s.query({
+        sql:
+          server.flavour === 'mysql'
+            ? 'SET SESSION cte_max_recursion_depth = 1000000'
+            : 'SET SESSION max_recursive_iterations = 1000000',
+      })
+      const rows = s.stream({ sql: numbers(100_000) }) // 20 MB
       await rows.next()
       await sleep(200)
       const heap = process.memoryUsage().heapUsed
-      expect(relay.bytesDown).toBeLessThan(20_000_000)
+      expect(relay.bytesDown).toBeLessThan(10_000_000)
       await sleep(100)
       expect(process.memoryUsage().heapUsed - heap).toBeLessThan(10_000_000)
       expect(rows.complete).toBe(false)
       let n = 1
       while (!(await rows.next()).done) n++
-      expect(n).toBe(200_000)
+      expect(n).toBe(100_000)
     })
 
     test('can be thrown away, and the session is free then', async () => {
@@ -305,23 +393,28 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
       expect((await s.query({ sql: 'SELECT 1 AS one' })).rows).toEqual([{ one: 1 }])
     })
 
-    test.each([false, true])('of a refused statement rejects, and the session lives (prepared: %s)', async (prepare) => {
-      const s = await session()
-      const rows = s.stream({ sql: 'SELECT * FROM missing', prepare })
-      expect(await faultOf(rows.next())).toMatchObject({ kind: 'statement', session: 'usable', effect: 'none' })
-      expect(rows.complete).toBe(true)
-      expect(await rows.next()).toEqual({ value: undefined, done: true })
-      expect((await s.query({ sql: 'SELECT 1 AS one' })).rows).toEqual([{ one: 1 }])
-    })
+    test.each([false, true])(
+      'of a refused statement rejects, and the session lives (prepared: %s)',
+      async (prepare) => {
+        const s = await session()
+        const rows = s.stream({ sql: 'SELECT * FROM missing', prepare })
+        expect(await faultOf(rows.next())).toMatchObject({ kind: 'statement', session: 'usable', effect: 'none' })
+        expect(rows.complete).toBe(true)
+        expect(await rows.next()).toEqual({ value: undefined, done: true })
+        expect((await s.query({ sql: 'SELECT 1 AS one' })).rows).toEqual([{ one: 1 }])
+      },
+    )
 
     test('that is refused in the middle rejects after the rows that came', async () => {
       const s = await session()
       await s.query({ sql: 'CREATE TEMPORARY TABLE two (a INT)' })
       await s.query({ sql: 'INSERT INTO two VALUES (1), (2)' })
       const rows = s.stream({ sql: 'SELECT a, IF(a = 2, (SELECT 1 UNION SELECT 2), 0) AS x FROM two' })
-      const fault = await faultOf((async () => {
-        while (!(await rows.next()).done);
-      })())
+      const fault = await faultOf(
+        (async () => {
+          while (!(await rows.next()).done);
+        })(),
+      )
       expect(fault).toMatchObject({ kind: 'statement', session: 'usable', error: { errno: 1242 } })
       expect((await s.query({ sql: 'SELECT 1 AS one' })).rows).toEqual([{ one: 1 }])
     })
@@ -329,12 +422,16 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
     test('of a CALL has the rows and not its OK', async () => {
       const s = await session()
       const rows = s.stream({ sql: 'CALL both_ways()' })
-      expect([(await rows.next()).value, (await rows.next()).value, await rows.next()]).toEqual([{ a: 1 }, { b: 2 }, { value: undefined, done: true }])
+      expect([(await rows.next()).value, (await rows.next()).value, await rows.next()]).toEqual([
+        { a: 1 },
+        { b: 2 },
+        { value: undefined, done: true },
+      ])
     })
 
     test.each(['while it is read', 'while the reader pauses'])('whose session is killed %s rejects', async (when) => {
       const s = await streaming()
-      const rows = s.stream({ sql: numbers(500_000) })
+      const rows = s.stream({ sql: numbers(200_000) })
       await rows.next()
       if (when === 'while the reader pauses') await sleep(50)
       await server.kill(s.threadId)
@@ -352,7 +449,7 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
 
     test('whose session is destroyed rejects', async () => {
       const s = await streaming()
-      const rows = s.stream({ sql: numbers(500_000) })
+      const rows = s.stream({ sql: numbers(200_000) })
       await rows.next()
       s.destroy()
       const fault = await faultOf(
@@ -390,7 +487,8 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
 
     test('a reset clears what the session holds, and prepared statements work afterwards', async () => {
       const s = await session()
-      const twice = async (): Promise<unknown> => (await s.query({ sql: 'SELECT ? AS x', values: ['p'], prepare: true })).rows
+      const twice = async (): Promise<unknown> =>
+        (await s.query({ sql: 'SELECT ? AS x', values: ['p'], prepare: true })).rows
       await twice()
       await s.query({ sql: 'SET @v = 1, SESSION net_write_timeout = 600' })
       await s.query({ sql: 'CREATE TEMPORARY TABLE tmp (a INT)' })
@@ -398,9 +496,13 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
       await s.query({ sql: 'BEGIN' })
       await s.query({ sql: "INSERT INTO t (name) VALUES ('undone')" })
       await s.reset()
-      const { rows } = await s.query({ sql: "SELECT @v AS v, @@net_write_timeout AS w, IS_FREE_LOCK('held') AS free, (SELECT COUNT(*) FROM t WHERE name = 'undone') AS n" })
+      const { rows } = await s.query({
+        sql: "SELECT @v AS v, @@net_write_timeout AS w, IS_FREE_LOCK('held') AS free, (SELECT COUNT(*) FROM t WHERE name = 'undone') AS n",
+      })
       expect(rows).toEqual([{ v: null, w: 60, free: 1, n: 0 }])
-      expect(await s.query({ sql: 'SELECT * FROM tmp' }).catch((fault: Fault) => (fault.error as { errno: number }).errno)).toBe(1146)
+      expect(
+        await s.query({ sql: 'SELECT * FROM tmp' }).catch((fault: Fault) => (fault.error as { errno: number }).errno),
+      ).toBe(1146)
       expect(await twice()).toEqual([{ x: 'p' }])
       expect(await twice()).toEqual([{ x: 'p' }])
     })
@@ -444,7 +546,11 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
       await server.kill(s.threadId)
       expect(await s.ended).toBeInstanceOf(Error)
       expect(s.alive).toBe(false)
-      expect(await faultOf(s.query({ sql: 'SELECT 1' }))).toMatchObject({ kind: 'lost', session: 'lost', effect: 'none' })
+      expect(await faultOf(s.query({ sql: 'SELECT 1' }))).toMatchObject({
+        kind: 'lost',
+        session: 'lost',
+        effect: 'none',
+      })
       expect(await faultOf(s.stream({ sql: 'SELECT 1' }).next())).toMatchObject({ kind: 'lost', effect: 'none' })
       await s.close(100)
     })
@@ -488,7 +594,11 @@ describe.each(PAIRS)('$name with TLS on $kind', ({ kind, name }) => {
     const { rows } = await s.query({ sql: "SHOW STATUS LIKE 'Ssl_cipher'" })
     expect(rows[0].Value).not.toBe('')
     const stream = s.stream({ sql: 'SELECT 1 AS a UNION SELECT 2' })
-    expect([(await stream.next()).value, (await stream.next()).value, (await stream.next()).done]).toEqual([{ a: 1 }, { a: 2 }, true])
+    expect([(await stream.next()).value, (await stream.next()).value, (await stream.next()).done]).toEqual([
+      { a: 1 },
+      { a: 2 },
+      true,
+    ])
     await s.close(1000)
     expect(await server.sessions(account.user)).toEqual([])
   })
@@ -507,6 +617,27 @@ describe.each(PAIRS)('$name with TLS on $kind', ({ kind, name }) => {
     await untilBusy(server, gone.threadId)
     gone.destroy()
     expect(await cut).toMatchObject({ kind: 'lost', effect: 'unknown' })
+  })
+
+  test('hears the farewell of a session that was idle for too long', async () => {
+    const s = await connect(name, config())
+    await s.query({ sql: 'SET SESSION wait_timeout = 1' })
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1300)
+    const fault = await s.query({ sql: 'DO 1' }).catch((error: unknown) => error)
+    expect(fault).toMatchObject({
+      kind: server.flavour === 'mysql' ? 'idle-closed' : 'lost',
+      session: 'lost',
+      effect: 'none',
+    })
+  })
+
+  test('keeps the process alive only when told to', async () => {
+    const s = await connect(name, config())
+    const sockets = (): number => process.getActiveResourcesInfo().filter((each) => /Socket|TLS/i.test(each)).length
+    const held = sockets()
+    s.hold(false)
+    expect(sockets()).toBeLessThan(held)
+    s.destroy()
   })
 
   test('does not trust a certificate that nobody vouches for', async () => {

@@ -9,10 +9,15 @@ export type DriverName = 'mysql2' | 'mariadb'
 export const DRIVERS: readonly DriverName[] = ['mysql2', 'mariadb']
 
 /** Every server with every driver. */
-export const PAIRS: { kind: ServerKind; name: DriverName }[] = availableServers().flatMap((kind) => DRIVERS.map((name) => ({ kind, name })))
+export const PAIRS: { kind: ServerKind; name: DriverName }[] = availableServers().flatMap((kind) =>
+  DRIVERS.map((name) => ({ kind, name })),
+)
 
 /** Passwords of MySQL 9 travel over plain TCP only if the mariadb driver is allowed to ask for the server's key. */
-const driverOptions: Record<DriverName, Record<string, unknown>> = { mysql2: {}, mariadb: { allowPublicKeyRetrieval: true } }
+const driverOptions: Record<DriverName, Record<string, unknown>> = {
+  mysql2: {},
+  mariadb: { allowPublicKeyRetrieval: true },
+}
 
 export function driverFor(name: DriverName, config: ConnectConfig): Driver {
   return findDriver(name)({ ...config, driverOptions: { ...driverOptions[name], ...config.driverOptions } })
@@ -22,7 +27,11 @@ export function permit(): Permit {
   return { revoked: new AbortController().signal, idle: false, [Symbol.dispose]() {} }
 }
 
-export function connect(name: DriverName, config: ConnectConfig, signal: AbortSignal = new AbortController().signal): Promise<Session> {
+export function connect(
+  name: DriverName,
+  config: ConnectConfig,
+  signal: AbortSignal = new AbortController().signal,
+): Promise<Session> {
   return driverFor(name, config).connect(permit(), signal)
 }
 
@@ -51,7 +60,10 @@ export class Watch {
 /** Until the server shows the session at work. */
 export async function untilBusy(server: TestServer, id: number): Promise<void> {
   for (;;) {
-    const rows = await server.query('SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = ? AND COMMAND <> ?', [id, 'Sleep'])
+    const rows = await server.query('SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = ? AND COMMAND <> ?', [
+      id,
+      'Sleep',
+    ])
     if (rows.length > 0) return
     await new Promise((resolve) => setTimeout(resolve, 5))
   }

@@ -7,7 +7,14 @@ import type { Result, Session } from '../../src/driver.js'
 import type { ConnectConfig } from '../../src/drivers/config.js'
 import { Fault, type Effect, type FaultKind } from '../../src/faults/fault.js'
 import { losing, startRelay, type Relay } from '../../src/testing/relay.js'
-import { availableServers, startServer, type Account, type AccountOptions, type ServerKind, type TestServer } from '../../src/testing/server.js'
+import {
+  availableServers,
+  startServer,
+  type Account,
+  type AccountOptions,
+  type ServerKind,
+  type TestServer,
+} from '../../src/testing/server.js'
 import { connect, DRIVERS, untilBusy, type DriverName } from '../contract/drivers.js'
 
 /**
@@ -55,7 +62,8 @@ interface Row {
   readonly errno?: number | Partial<Record<'mariadb' | 'mysql', number>>
 }
 
-const CROSS = 'SELECT COUNT(*) FROM information_schema.COLUMNS a, information_schema.COLUMNS b, information_schema.COLUMNS c, information_schema.COLUMNS d'
+const CROSS =
+  'SELECT COUNT(*) FROM information_schema.COLUMNS a, information_schema.COLUMNS b, information_schema.COLUMNS c, information_schema.COLUMNS d'
 
 async function fault(work: Promise<unknown>): Promise<Fault> {
   const error: unknown = await work.then(
@@ -164,23 +172,21 @@ const idle: Row[] = [
     session: 'lost',
     effect: 'none',
   },
-  ...(['SIGTERM', 'SIGKILL'] as const).map(
-    (signal): Row => ({
-      row: `1.7 ${signal} of an idle server, and a connect after it`,
-      make: async ({ ownServer, open, refusal }) => {
-        const { server, account } = await ownServer()
-        const s = await open(account.config)
-        const stopped = server.stop(signal)
-        expect(await s.ended).toBeInstanceOf(Error)
-        expect(await fault(run(s, 'SELECT 1'))).toMatchObject({ kind: 'lost', effect: 'none' })
-        void stopped // MySQL takes 3 s, and refuses all that time
-        return await refusal(account.config)
-      },
-      kind: 'unreachable',
-      session: 'lost',
-      effect: 'none',
-    }),
-  ),
+  ...(['SIGTERM', 'SIGKILL'] as const).map((signal): Row => ({
+    row: `1.7 ${signal} of an idle server, and a connect after it`,
+    make: async ({ ownServer, open, refusal }) => {
+      const { server, account } = await ownServer()
+      const s = await open(account.config)
+      const stopped = server.stop(signal)
+      expect(await s.ended).toBeInstanceOf(Error)
+      expect(await fault(run(s, 'SELECT 1'))).toMatchObject({ kind: 'lost', effect: 'none' })
+      void stopped // MySQL takes 3 s, and refuses all that time
+      return await refusal(account.config)
+    },
+    kind: 'unreachable',
+    session: 'lost',
+    effect: 'none',
+  })),
   {
     row: '1.8 offline_mode',
     on: 'moody',
@@ -213,7 +219,9 @@ const underWay: Row[] = [
     row: '2.1 KILL during a wait for a row lock',
     make: async (scene) => {
       const [, b] = await locked(scene)
-      return await meanwhile(scene.server, b, 'UPDATE locks SET n = 0 WHERE id = 1', () => scene.server.kill(b.threadId))
+      return await meanwhile(scene.server, b, 'UPDATE locks SET n = 0 WHERE id = 1', () =>
+        scene.server.kill(b.threadId),
+      )
     },
     kind: 'lost',
     session: 'lost',
@@ -239,7 +247,10 @@ const underWay: Row[] = [
     row: '2.3 max_statement_time, max_execution_time',
     make: async ({ open, server }) => {
       const s = await open()
-      await run(s, server.flavour === 'mariadb' ? 'SET SESSION max_statement_time = 0.05' : 'SET SESSION max_execution_time = 50')
+      await run(
+        s,
+        server.flavour === 'mariadb' ? 'SET SESSION max_statement_time = 0.05' : 'SET SESSION max_execution_time = 50',
+      )
       const failed = await fault(run(s, CROSS))
       expect((await run(s, 'SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
       return failed
@@ -287,7 +298,9 @@ const underWay: Row[] = [
         await run(s, 'BEGIN')
         await run(s, 'INSERT INTO kept VALUES (?)', [loss])
         const failed = await fault(run(s, 'COMMIT'))
-        expect(await server.query(`SELECT COUNT(*) > 0 AS is_there FROM ${account.database}.kept WHERE t = ?`, [loss])).toEqual([{ is_there: 1 }])
+        expect(
+          await server.query(`SELECT COUNT(*) > 0 AS is_there FROM ${account.database}.kept WHERE t = ?`, [loss]),
+        ).toEqual([{ is_there: 1 }])
         return failed
       },
       kind: 'lost',
@@ -306,20 +319,18 @@ const underWay: Row[] = [
     session: 'lost',
     effect: 'unknown', // nobody can tell from here
   },
-  ...[1.5, 3, 20].map(
-    (megabytes): Row => ({
-      row: `2.10 a statement of ${megabytes} MB, max_allowed_packet 1 MB`,
+  ...[1.5, 3, 20].map((megabytes): Row => ({
+    row: `2.10 a statement of ${megabytes} MB, max_allowed_packet 1 MB`,
     on: 'peculiar',
-      make: async ({ account, open }) => {
-        const s = await open(account.config)
-        s.traits = { maxAllowedPacket: 1024 * 1024 }
-        return await fault(run(s, 'DO ?', ['x'.repeat(megabytes * 1e6)]))
-      },
-      kind: 'packet-too-large',
-      session: 'lost',
-      effect: 'none',
-    }),
-  ),
+    make: async ({ account, open }) => {
+      const s = await open(account.config)
+      s.traits = { maxAllowedPacket: 1024 * 1024 }
+      return await fault(run(s, 'DO ?', ['x'.repeat(megabytes * 1e6)]))
+    },
+    kind: 'packet-too-large',
+    session: 'lost',
+    effect: 'none',
+  })),
   {
     row: '2.11 the reader is slower than net_write_timeout',
     make: async ({ open }) => {
@@ -368,7 +379,8 @@ const underWay: Row[] = [
             yield Buffer.from('2\n')
           })(),
         )
-      const driverOptions = name === 'mysql2' ? { infileStreamFactory } : { infileStreamFactory, permitLocalInfile: true }
+      const driverOptions =
+        name === 'mysql2' ? { infileStreamFactory } : { infileStreamFactory, permitLocalInfile: true }
       const s = await open({ ...account.config, driverOptions })
       await run(s, 'SET SESSION net_read_timeout = 1')
       await run(s, 'CREATE TABLE loaded (n INT)')
@@ -595,7 +607,11 @@ const connecting: Row[] = [
     make: async ({ server, account, open, refusal, changed }) => {
       await changed('max_connections', 10) // the least that MariaDB takes
       let refused: Fault | undefined
-      for (let n = 0; n < 12 && !refused; n++) refused = await open(account.config).then(() => undefined, (error: Fault) => error)
+      for (let n = 0; n < 12 && !refused; n++)
+        refused = await open(account.config).then(
+          () => undefined,
+          (error: Fault) => error,
+        )
       return refused ?? (await refusal(account.config))
     },
     kind: 'server-limit',
@@ -640,7 +656,11 @@ const connecting: Row[] = [
       const account = await newAccount({ maxQueriesPerHour: 3 })
       const s = await open(account.config)
       let met: Fault | undefined
-      for (let n = 0; n < 6 && !met; n++) met = await run(s, 'DO 1').then(() => undefined, (error: Fault) => error)
+      for (let n = 0; n < 6 && !met; n++)
+        met = await run(s, 'DO 1').then(
+          () => undefined,
+          (error: Fault) => error,
+        )
       await s.ping()
       return met ?? (await fault(run(s, 'DO 1')))
     },
@@ -817,7 +837,14 @@ const inTransactions: Row[] = [
     make: async ({ bareServer, open }) => {
       const server = await bareServer(['--innodb-read-only=1'])
       const s = await open({ socketPath: server.socketPath, user: 'root', password: '', database: 'mysql' })
-      return await fault(run(s, server.flavour === 'mysql' ? "UPDATE time_zone SET Use_leap_seconds = 'N'" : 'UPDATE innodb_table_stats SET n_rows = 1'))
+      return await fault(
+        run(
+          s,
+          server.flavour === 'mysql'
+            ? "UPDATE time_zone SET Use_leap_seconds = 'N'"
+            : 'UPDATE innodb_table_stats SET n_rows = 1',
+        ),
+      )
     },
     kind: 'read-only',
     session: 'usable',
@@ -829,7 +856,13 @@ const inTransactions: Row[] = [
 // From 0 it could not be changed later.
 const MOODY = ['--max-user-connections=1000']
 
-const PECULIAR = ['--max-allowed-packet=1M', '--local-infile=1', '--max-connect-errors=1', '--skip-name-resolve=OFF', '--innodb-rollback-on-timeout=1']
+const PECULIAR = [
+  '--max-allowed-packet=1M',
+  '--local-infile=1',
+  '--max-connect-errors=1',
+  '--skip-name-resolve=OFF',
+  '--innodb-rollback-on-timeout=1',
+]
 
 describe.each(availableServers())('%s', (kind) => {
   let plain: TestServer
@@ -837,7 +870,11 @@ describe.each(availableServers())('%s', (kind) => {
   let moody: TestServer
 
   beforeAll(async () => {
-    ;[plain, peculiar, moody] = await Promise.all([startServer(kind), startServer(kind, { flags: PECULIAR }), startServer(kind, { flags: MOODY })])
+    ;[plain, peculiar, moody] = await Promise.all([
+      startServer(kind),
+      startServer(kind, { flags: PECULIAR }),
+      startServer(kind, { flags: MOODY }),
+    ])
   })
   afterAll(async () => {
     for (const server of [plain, peculiar, moody]) await server[Symbol.asyncDispose]()
@@ -895,5 +932,6 @@ function judge(row: Row, flavour: 'mariadb' | 'mysql', failed: Fault): void {
   expect(failed.kind, seen).toBe(typeof row.kind === 'string' ? row.kind : row.kind[flavour])
   expect(failed.session, seen).toBe(row.session)
   expect([row.effect].flat(), seen).toContain(failed.effect)
-  if (row.errno !== undefined) expect(error.errno, seen).toBe(typeof row.errno === 'number' ? row.errno : row.errno[flavour])
+  if (row.errno !== undefined)
+    expect(error.errno, seen).toBe(typeof row.errno === 'number' ? row.errno : row.errno[flavour])
 }

@@ -248,7 +248,7 @@ describe.each(PAIRS)('failures on $kind with $driver', { concurrent: true }, ({ 
         const victim = holdfastError(db.query(BLOCKED, [], { signal: controller.signal }), 'ABORTED')
         await untilRunning(server, account.user, 'blocked')
         controller.abort(given)
-        const error = await soon(victim, 500)
+        const error = await soon(victim, 1_500)
         expect(error.cause).toBe(given)
         expect(error.effect).toBe('unknown')
         await untilNotRunning(server, account.user, 'blocked', 2_000)
@@ -569,7 +569,7 @@ describe.each(DRIVERS.map((driver) => ({ driver })))('statements too large, with
       await scene(server, { driver, max: 3, setup }, async ({ db, count }) => {
         await Promise.all([1, 2, 3].map(() => db.query('SELECT SLEEP(0.05)')))
         const bystander = db.query('SELECT SLEEP(0.5) AS s')
-        for (const megabytes of [1.5, 3, 20]) {
+        for (const megabytes of [1.5, 20]) {
           const values = ['x'.repeat(megabytes * 1024 * 1024)]
           const sql = 'INSERT INTO t (v) VALUES (?)'
           const byPool = await holdfastError(soon(db.query(sql, values), 5_000), 'PACKET_TOO_LARGE')

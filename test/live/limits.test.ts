@@ -4,7 +4,7 @@ import { createPool, type Pool, type PoolOptions } from '../../src/index.js'
 import { startScript } from '../../src/testing/process.js'
 import { startRelay } from '../../src/testing/relay.js'
 import { startServer, type Account, type ServerKind, type TestServer } from '../../src/testing/server.js'
-import { crowd, eachDriver, nothingLeft, optionsFor, outcome, sleep, stranger, tally, until, withPool, type DriverName } from './support.js'
+import { crowd, eachDriver, nothingLeft, optionsFor, outcome, sleep, stranger, tally, until, watchLag, withPool, type DriverName } from './support.js'
 
 /** One server of each kind, with each set of flags: accounts keep the tests apart. */
 const servers = new Map<string, Promise<TestServer>>()
@@ -33,6 +33,7 @@ async function load(workers: number, done: () => boolean, task: () => Promise<un
 describe.concurrent.each(eachDriver())('at the limit of an account, on $kind with $driver', ({ kind, driver }) => {
   const server = serverOf(kind)
   const many = kind === 'mariadb-10.11' ? 200 : 60
+  const aged = many / 2 // a tenth of a second is the shortest life there is
 
   test('50 queries of a pool of 10 at a limit of 3 succeed on few dials, and an idle pool dials nobody', async () => {
     const account = await server().createAccount({ maxUserConnections: 3 })
@@ -75,15 +76,15 @@ describe.concurrent.each(eachDriver())('at the limit of an account, on $kind wit
     })
   })
 
-  test(`${many} sessions retired for their age at the limit, under load: no 1226 reaches anybody`, async () => {
+  test(`${aged} sessions retired for their age at the limit, under load: no 1226 reaches anybody`, async () => {
     const account = await server().createAccount({ maxUserConnections: 3 })
     await withPool({ server: server(), account, driver, options: { max: 10, maxLifetimeMs: 100 } }, async (db) => {
-      const deadline = performance.now() + 20_000
-      const done = (): boolean => db.stats().total.retired >= many || performance.now() > deadline
+      const deadline = performance.now() + 25_000
+      const done = (): boolean => db.stats().total.retired >= aged || performance.now() > deadline
       const { ok, ...failed } = await load(8, done, () => db.query('SELECT 1, SLEEP(0.002)'))
       expect(failed).toEqual({})
-      expect(ok).toBeGreaterThan(many)
-      expect(db.stats().total.retired).toBeGreaterThanOrEqual(many)
+      expect(ok).toBeGreaterThan(aged)
+      expect(db.stats().total.retired).toBeGreaterThanOrEqual(aged)
       // We close before we open: the server may be late by milliseconds, but that is the exception.
       expect(db.stats().total.refused).toBeLessThan(20)
     })
@@ -93,13 +94,13 @@ describe.concurrent.each(eachDriver())('at the limit of an account, on $kind wit
     const account = await server().createAccount({ maxUserConnections: 3 })
     await withPool({ server: server(), account, driver, options: { max: 10 } }, async (db) => {
       let killed = 0
-      const deadline = performance.now() + 20_000
+      const deadline = performance.now() + 25_000
       const done = (): boolean => killed >= many || performance.now() > deadline
       const killing = (async () => {
         while (!done()) {
           const [victim] = (await server().sessions(account.user)).sort(() => Math.random() - 0.5)
           if (victim) await server().kill(victim.id).then(() => killed++, () => {})
-          await sleep(15)
+          await sleep(10)
         }
       })()
       const { ok, ...failed } = await load(6, done, () => db.query('SELECT 1, SLEEP(0.003)', [], { idempotent: true }))
@@ -147,8 +148,9 @@ describe.concurrent.each(eachDriver())('at the limit of an account, on $kind wit
   test('a pool of one whose statement timed out is soon a pool of one again, and the statement is ended', async () => {
     const account = await server().createAccount()
     await withPool({ server: server(), account, driver, options: { max: 1 } }, async (db) => {
+      await db.query('SELECT 1')
       for (let round = 0; round < 3; round++) {
-        const late = await outcome(db.query('SELECT SLEEP(25)', [], { timeoutMs: 200 }))
+        const late = await outcome(db.query('SELECT SLEEP(25)', [], { timeoutMs: 400 }))
         expect(late.error).toMatchObject({ code: 'QUERY_TIMEOUT' })
         const next = await outcome(db.query('SELECT 1 AS one'))
         expect(next.error).toBeUndefined()
@@ -191,11 +193,12 @@ describe.concurrent.each(eachDriver(['mariadb-10.11']))('limits and others, on $
     const account = await server().createAccount({ maxUserConnections: 2 })
     const others = await Promise.all([stranger(account), stranger(account)])
     await withPool({ server: server(), account, driver, options: { max: 10, acquireTimeoutMs: 900 } }, async (db) => {
+      using lag = watchLag()
       const outcomes = await crowd(10, () => db.query('SELECT 1'))
       expect(tally(outcomes)).toEqual({ POOL_ACQUIRE_TIMEOUT: 10 })
       for (const { error, ms } of outcomes) {
-        expect(ms).toBeGreaterThan(850)
-        expect(ms).toBeLessThan(1_300)
+        expect(ms).toBeGreaterThan(895)
+        expect(ms).toBeLessThan(1_000 + lag.worst())
         expect(error).toMatchObject({ name: 'HoldfastError', effect: 'none', cause: { errno: 1226 } })
         expect(error?.message).toMatch(/max_user_connections/)
         expect(error?.message).toMatch(/1226/)
@@ -358,13 +361,15 @@ describe.concurrent.each(eachDriver(['mariadb-10.11', 'mysql-9.7']))('pools that
   test('an idle pool gives way at once to the other pool of its process', async () => {
     const account = await server().createAccount({ maxUserConnections: 3 })
     const [a, b] = [make(account, { max: 10, name: 'a' }), make(account, { max: 10, name: 'b' })]
+    const slowest: number[] = []
     for (let round = 0; round < 5; round++) {
       for (const db of [a, b]) {
         const outcomes = await crowd(6, () => db.query('SELECT SLEEP(0.01)'))
         expect(tally(outcomes)).toEqual({ ok: 6 })
-        expect(Math.max(...outcomes.map(({ ms }) => ms))).toBeLessThan(600)
+        slowest.push(Math.max(...outcomes.map(({ ms }) => ms)))
       }
     }
+    expect(slowest.sort((x, y) => x - y)[5]).toBeLessThan(500)
     expect(a.stats().total.refused + b.stats().total.refused).toBe(0)
     await nothingLeft(server(), account, a, b)
   })

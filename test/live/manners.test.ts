@@ -9,7 +9,7 @@ import { createPool, HoldfastError, type Events, type Lease, type Pool, type Poo
 import { startProcess, startScript, type TestProcess } from '../../src/testing/process.js'
 import { startRelay } from '../../src/testing/relay.js'
 import { startServer, type Account, type TestServer } from '../../src/testing/server.js'
-import { addsUp, crowd, eachDriver, listenForTrouble, nothingLeft, optionsFor, outcome, placesOf, sleep, tally, until, withPool, type DriverName } from './support.js'
+import { addsUp, crowd, eachDriver, listenForTrouble, nothingLeft, optionsFor, outcome, placesOf, sleep, tally, until, watchLag, withPool, type DriverName } from './support.js'
 
 let server: TestServer
 const trouble = listenForTrouble()
@@ -84,13 +84,14 @@ describe.concurrent.each(eachDriver(['mariadb-10.11']))('waiting, with $driver',
     const lease = await db.acquire()
     await lease.query('SET @dirty = 1')
     const waiting = outcome(db.acquire({ timeoutMs: 700 }))
+    using lag = watchLag()
     await sleep(350)
     relay.stall()
     lease.release() // its reset is never answered
     const { error, ms } = await waiting
     expect(error).toMatchObject({ code: 'POOL_ACQUIRE_TIMEOUT', effect: 'none' })
     expect(ms).toBeGreaterThan(690)
-    expect(ms).toBeLessThan(900)
+    expect(ms).toBeLessThan(800 + lag.worst())
     relay.resume()
     await nothingLeft(server, account, db)
   })

@@ -132,6 +132,22 @@ export function blockLoop(ms: number): void {
   while (performance.now() < until);
 }
 
+/** How late timers were at worst since the call: what the machine, not the pool, adds to a deadline. */
+export function watchLag(): { worst(): number } & Disposable {
+  let worst = 0
+  let at = performance.now()
+  const look = (): void => {
+    const now = performance.now()
+    worst = Math.max(worst, now - at - 5)
+    at = now
+  }
+  const timer = setInterval(look, 5)
+  return {
+    worst: () => (look(), worst),
+    [Symbol.dispose]: () => clearInterval(timer),
+  }
+}
+
 /** Collects what would have ended the process, or was warned of, from now on. */
 export function listenForTrouble(): { readonly seen: string[]; stop(): void } {
   const seen: string[] = []
