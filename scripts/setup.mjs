@@ -76,7 +76,7 @@ function npmPackages() {
   const isThere = ([path, entry]) => path === '' || entry.optional || installed[path]?.version === entry.version
   if (Object.entries(wanted).every(isThere)) return
   say('npm ci')
-  run('npm', ['ci', '--no-audit', '--no-fund'], { cwd: ROOT, stdio: 'inherit' })
+  run('npm', ['ci', '--no-audit', '--no-fund'], { cwd: ROOT, stdio: ['ignore', 2, 2] })
 }
 
 /** @param {ServerKind[]} kinds */

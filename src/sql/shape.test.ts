@@ -488,6 +488,7 @@ test('a long text takes linear time', () => {
   for (const text of texts) {
     const started = performance.now()
     shapeOf(text)
-    expect(performance.now() - started, text.slice(0, 12)).toBeLessThan(200)
+    // Milliseconds as a rule; minutes if it were quadratic.
+    expect(performance.now() - started, text.slice(0, 12)).toBeLessThan(5_000)
   }
 })

@@ -33,7 +33,7 @@ interface Order {
 }
 
 /** Types only: what stands in here is compiled, and never run. */
-function compiled(_: (db: Pool) => unknown): void {}
+const compiled: (program: (db: Pool) => unknown) => void = () => {}
 
 describe('the types', () => {
   it('of rows are what the caller says, or anything', () => {
@@ -97,8 +97,8 @@ describe('the types', () => {
       expectTypeOf(db.use(async () => 7)).resolves.toBeNumber()
       expectTypeOf(db.transaction(async () => 'done')).resolves.toBeString()
       expectTypeOf(db.transaction((tx) => tx.transaction(async () => true))).resolves.toBeBoolean()
-      expectTypeOf(db.use).parameter(0).parameter(0).toEqualTypeOf<Lease>()
-      expectTypeOf(db.transaction).parameter(0).parameter(0).toEqualTypeOf<Transaction>()
+      expectTypeOf<Parameters<Parameters<Pool['use']>[0]>[0]>().toEqualTypeOf<Lease>()
+      expectTypeOf<Parameters<Parameters<Pool['transaction']>[0]>[0]>().toEqualTypeOf<Transaction>()
     })
   })
 
