@@ -56,7 +56,10 @@ function shakeHands(wire: Wire, { start, isAnswer }: Connector, password: string
       wire.sever()
       reject(fault)
     }
+    let isDone = false
     const done = (error?: unknown): void => {
+      if (isDone) return
+      isDone = true
       if (error) fail(classify(error, evidenceOf(wire, isAnswer(error))))
       else resolve(makeSession(wire.server ?? { flavour: 'mysql', version: '' }))
     }

@@ -49,13 +49,14 @@ test('a driver that is too old is refused, with what to type', () => {
   )
 })
 
-test('mysql2 comes first, mariadb when it is alone', () => {
-  const mariadb = { manifest: { version: '3.3.0' } }
-  const alone = places({ mariadb })
+test('mysql2 comes first', () => {
+  const both = places({ mysql2: { manifest: { version: '3.10.0' } }, mariadb: { manifest: { version: '3.3.0' } } })
+  expect(installedDriver(undefined, both)).toMatchObject({ name: 'mysql2', version: '3.10.0' })
+})
+
+test('mariadb will do when it is alone', () => {
+  const alone = places({ mariadb: { manifest: { version: '3.3.0' } } })
   expect(installedDriver(undefined, alone)).toMatchObject({ name: 'mariadb', version: '3.3.0' })
-  expect(installedDriver(undefined, places({ mysql2: { manifest: { version: '3.10.0' } }, mariadb }))).toMatchObject({
-    name: 'mysql2',
-  })
 })
 
 test('what is loaded is what the application imports', async () => {

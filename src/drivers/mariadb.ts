@@ -6,7 +6,7 @@ import { connectWith, type Connector } from './connect.js'
 import { installedDriver } from './installed.js'
 import { plainValues, type Column } from './mariadb-values.js'
 import type { Rows } from './rows.js'
-import { DriverSession, type Done } from './session.js'
+import { DriverSession, once, type Done } from './session.js'
 import { sslOf } from './ssl.js'
 import { insertIdOf } from './values.js'
 import type { Wire } from './wire.js'
@@ -184,6 +184,7 @@ class MariadbSession extends DriverSession {
   }
 
   #listen(events: RowEvents, rows: Rows, done: Done): void {
+    const settle = once(done)
     let toPlain: ((row: Row) => void) | undefined
     events
       .on('fields', (columns) => (toPlain = this.#keepsNumbers ? undefined : plainValues(columns)))
@@ -192,8 +193,8 @@ class MariadbSession extends DriverSession {
         toPlain?.(row)
         rows.push(row)
       })
-      .on('error', done)
-      .on('end', () => done())
+      .on('error', settle)
+      .on('end', () => settle())
   }
 
   /** `fields` is a list of columns for rows, an empty one for an OK, and a list of lists for several results. */

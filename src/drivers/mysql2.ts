@@ -5,7 +5,7 @@ import { defined, type ConnectConfig } from './config.js'
 import { connectWith, type Connector } from './connect.js'
 import { installedDriver } from './installed.js'
 import type { Rows } from './rows.js'
-import { DriverSession, type Done } from './session.js'
+import { DriverSession, once, type Done } from './session.js'
 import { sslOf } from './ssl.js'
 import { insertIdOf } from './values.js'
 import type { Wire } from './wire.js'
@@ -101,6 +101,7 @@ class Mysql2Session extends DriverSession {
 
   protected flow({ sql, values, prepare }: Statement, rows: Rows, done: Done): void {
     const command = prepare ? this.#connection.execute({ sql, values }) : this.#connection.query({ sql, values })
+    const settle = once(done)
     let isRow = false
     command
       // A statement's OK comes as a 'result' too, and nothing as its 'fields'.
@@ -108,8 +109,8 @@ class Mysql2Session extends DriverSession {
       .on('result', (row) => {
         if (isRow) rows.push(row)
       })
-      .on('error', done)
-      .on('end', () => done())
+      .on('error', settle)
+      .on('end', () => settle())
   }
 
   protected sendPing(done: Done): void {

@@ -3,6 +3,7 @@ import type { Server } from '../driver.js'
 const HEADER_BYTES = 4
 const PROTOCOL_VERSION = 10
 const CLIENT_SSL = 0x800
+const ERR = 0xff
 
 /** What the server said in an ERR packet that we read ourselves. */
 export class ServerError extends Error {
@@ -19,16 +20,11 @@ export class ServerError extends Error {
   }
 }
 
-/** Of an ERR packet with its header (number 2, '#' and SQLSTATE 6, text); the state is missing before the handshake. */
-export function errorOf(packet: Buffer): ServerError {
-  const end = Math.min(packet.length, HEADER_BYTES + packet.readUIntLE(0, 3))
-  const errno = packet.readUInt16LE(5)
-  const hasState = packet[7] === '#'.charCodeAt(0)
-  return new ServerError(
-    errno,
-    hasState ? packet.toString('latin1', 8, 13) : '',
-    packet.toString('utf8', hasState ? 13 : 7, end),
-  )
+/** Of a chunk that is one whole ERR packet: its number (2 bytes), '#' and SQLSTATE (6), text. Undefined for anything else. */
+export function errorOf(chunk: Buffer): ServerError | undefined {
+  if (chunk[HEADER_BYTES] !== ERR || chunk.length < 13 || chunk[7] !== '#'.charCodeAt(0)) return undefined
+  if (chunk.length !== HEADER_BYTES + chunk.readUIntLE(0, 3)) return undefined
+  return new ServerError(chunk.readUInt16LE(5), chunk.toString('latin1', 8, 13), chunk.toString('utf8', 13))
 }
 
 /** Of Protocol::HandshakeV10. Undefined until all that is of interest has come, or when it is something else. */

@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.js'
-import type { Result, RowStream, Server, ServerTraits, Session, Statement } from '../driver.js'
+import type { Flavour, Result, RowStream, Server, ServerTraits, Session, Statement } from '../driver.js'
 import { classify, type Evidence } from '../faults/classify.js'
 import { Fault } from '../faults/fault.js'
 import { shapeOf } from '../sql/shape.js'
@@ -30,7 +30,6 @@ export abstract class DriverSession implements Session {
   protected readonly wire: Wire
   readonly #clock: Clock
   #outcome: Outcome | undefined
-  #writtenBefore = 0
   #isLeaving = false
   #closing: Promise<void> | undefined
   #tellEnded!: (reason: Error | undefined) => void
@@ -143,7 +142,6 @@ export abstract class DriverSession implements Session {
       outcome.reject(new Fault('lost', 'lost', 'none', this.#reason() ?? new Error('this session was closed before')))
     else {
       this.#outcome = outcome
-      this.#writtenBefore = this.wire.written
       return true
     }
     return false
@@ -157,8 +155,15 @@ export abstract class DriverSession implements Session {
     const failure = error ?? (outcome.sql === undefined ? this.wire.refusal : undefined)
     const fault = failure ? this.#fault(failure, outcome.sql) : undefined
     this.wire.rest()
-    if (fault) outcome.reject(fault)
-    else outcome.resolve(rows, fields)
+    if (fault) {
+      outcome.reject(fault)
+      return
+    }
+    try {
+      outcome.resolve(rows, fields)
+    } catch (unreadable) {
+      outcome.reject(new Fault('client', 'usable', 'unknown', unreadable))
+    }
   }
 
   #fault(error: unknown, sql: string | undefined): Fault {
@@ -171,10 +176,10 @@ export abstract class DriverSession implements Session {
       alive: wire.alive,
       hungUp: wire.hungUp || this.#isLeaving,
       sent: wire.hasAsked,
-      writeFailed: wire.failure?.syscall === 'write',
+      writeFailed: wire.failure?.syscall === 'write' || wire.failure?.code === 'EPIPE',
       replied: wire.infile || wire.received > wire.receivedAtWrite,
-      sentBytes: wire.written - this.#writtenBefore,
-      compound: isAnswer && sql !== undefined && shapeOf(sql, this.server.flavour).transaction === 'unknown',
+      sentBytes: wire.writtenSinceReply,
+      compound: isAnswer && sql !== undefined && isCompound(sql, this.server.flavour),
       traits: this.traits,
     }
     if (sql !== undefined) hideValues(error, sql)
@@ -194,6 +199,16 @@ export abstract class DriverSession implements Session {
   }
 }
 
+/** For drivers that say it twice: with an error, and that it is over. By then the next statement may be at work. */
+export function once(done: Done): Done {
+  let isDone = false
+  return (...report) => {
+    if (isDone) return
+    isDone = true
+    done(...report)
+  }
+}
+
 /** The ERR packet that was seen on the wire is the one that the driver made its error of. */
 function hasNumberOf(answer: { readonly errno: number } | undefined, error: unknown): boolean {
   return answer !== undefined && error instanceof Error && 'errno' in error && error.errno === answer.errno
@@ -202,4 +217,11 @@ function hasNumberOf(answer: { readonly errno: number } | undefined, error: unkn
 /** mysql2 puts the text with its values filled in on the error. */
 function hideValues(error: unknown, sql: string): void {
   if (error instanceof Error && 'sql' in error) error.sql = sql
+}
+
+/** Texts of which a part may be done, and committed, when the whole fails: procedures, and several statements in one. */
+function isCompound(sql: string, flavour: Flavour): boolean {
+  const { verb, leavesState, transaction } = shapeOf(sql, flavour)
+  if (transaction !== 'unknown') return false
+  return verb === 'call' || verb === 'execute' || verb === '' || leavesState === 'several statements'
 }

@@ -10,7 +10,6 @@ import { errorOf, greetingOf, isPreparation, type ServerError } from './packets.
  */
 const KEEPALIVE_AFTER_MS = 10_000
 
-const ERR = 0xff
 const LOCAL_INFILE = 0xfb
 const COM_QUIT = [1, 0, 0, 0, 1]
 const COM_QUIT_COMPRESSED = [5, 0, 0, 0, 0, 0, 0, ...COM_QUIT]
@@ -33,11 +32,11 @@ export class Wire {
   readonly socket: Socket
   /** Since the last rest, something was written that the server may execute. */
   hasAsked = false
-  /** Bytes before encryption: handed to the kernel, and received. */
-  written = 0
+  /** Bytes before encryption: received in all; `receivedAtWrite` is what it was at the last write. */
   received = 0
-  /** `received` at the time of the last write. */
   receivedAtWrite = 0
+  /** Bytes before encryption that were written since something last came back: those of one command. */
+  writtenSinceReply = 0
   /** The server of the greeting; undefined until it came. */
   server: Server | undefined
   tlsState: 'not offered' | 'handshake' | 'established' | undefined
@@ -147,7 +146,8 @@ export class Wire {
       }
     }
     socket.write = (chunk: Uint8Array | string, ...rest: unknown[]): boolean => {
-      this.written += chunk.length
+      if (this.received > this.receivedAtWrite) this.writtenSinceReply = 0
+      this.writtenSinceReply += chunk.length
       this.hasAsked ||= this.#isCompressed || !isPreparation(chunk)
       this.receivedAtWrite = this.received
       const callback = rest.pop()
@@ -174,10 +174,9 @@ export class Wire {
     if (!this.server) return this.#hearsGreeting(socket, chunk)
     if (!this.#isFresh) return false
     this.#isFresh = false
-    const header = chunk[4]
-    if (header === LOCAL_INFILE) this.infile = true
-    if (header !== ERR) return false
+    if (chunk[4] === LOCAL_INFILE) this.infile = true
     const error = errorOf(chunk)
+    if (!error) return false
     if (chunk[3] !== 0) {
       this.refusal = error
       return false
@@ -227,6 +226,8 @@ export class Wire {
       error.message = error.errors.map((each: Error) => each.message).join('; ')
     const { code = '', syscall = '' } = error as NodeJS.ErrnoException
     this.failure ??= { error, code, syscall }
+    // EPROTO is OpenSSL's: the peer is there, and does not speak TLS as we do.
+    if (code === 'EPROTO') return
     if (syscall || code === 'ECONNRESET' || code === 'EPIPE' || error instanceof AggregateError) this.hungUp = true
   }
 

@@ -19,7 +19,7 @@ export interface Evidence {
   readonly writeFailed: boolean
   /** Something came back after the last byte that was sent. */
   readonly replied: boolean
-  /** How much was handed to the kernel, all in all. */
+  /** Bytes of the command that was written last, with its packets' headers and perhaps a small command before it. */
   readonly sentBytes: number
   /**
    * The text holds several statements, or calls a procedure: when it fails, what stood before the part that failed may
@@ -30,6 +30,9 @@ export interface Evidence {
   readonly tls?: 'not offered' | 'handshake' | 'established' | undefined
   readonly traits?: ServerTraits | undefined
 }
+
+/** Headers, and a COM_STMT_CLOSE, which has no reply: not a part of the statement. */
+const SLACK_BYTES = 1024
 
 interface Failure {
   readonly errno: number
@@ -51,7 +54,12 @@ export function classify(error: unknown, evidence: Evidence): Fault {
 function classifyStatement(error: unknown, failure: Failure, evidence: Evidence): Fault {
   const { alive, hungUp, sent, replied, sentBytes, traits } = evidence
   if (evidence.answered) return classifyAnswer(error, failure, evidence)
-  if (hungUp && !replied && traits?.maxAllowedPacket !== undefined && sentBytes > traits.maxAllowedPacket) {
+  if (
+    hungUp &&
+    !replied &&
+    traits?.maxAllowedPacket !== undefined &&
+    sentBytes > traits.maxAllowedPacket + SLACK_BYTES
+  ) {
     return new Fault('packet-too-large', 'lost', 'none', error)
   }
   // When nobody else ended it, the driver failed: over the values before it sent them, or over the reply.

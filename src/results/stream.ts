@@ -43,6 +43,8 @@ export class RowReader<R = Row> implements AsyncIterableIterator<R> {
   #count = 0
   /** Nothing more is given. */
   #done = false
+  /** Why somebody else ended it: a result must not seem to be over before its end. */
+  #cutBy: HoldfastError | undefined = undefined
   /** The session is no longer this stream's. */
   #freed = false
 
@@ -76,6 +78,12 @@ export class RowReader<R = Row> implements AsyncIterableIterator<R> {
     return { done: true, value: undefined }
   }
 
+  /** Ends it before its end, for a reason that the reader gets. */
+  async cut(reason: HoldfastError): Promise<void> {
+    if (!this.#done) this.#cutBy = reason
+    await this.return()
+  }
+
   /** Lets go of the session when the server has sent everything, though the rows may not have been read yet. */
   free(): boolean {
     if (this.#rows?.complete) void this.#finish()
@@ -83,7 +91,7 @@ export class RowReader<R = Row> implements AsyncIterableIterator<R> {
   }
 
   async #advance(): Promise<IteratorResult<R>> {
-    if (this.#done) return { done: true, value: undefined }
+    if (this.#done) return this.#over()
     try {
       const { signal, timeoutMs } = this.#options
       if (signal?.aborted) throw aborted(signal)
@@ -107,6 +115,13 @@ export class RowReader<R = Row> implements AsyncIterableIterator<R> {
     }
     this.#done = true
     await this.#finish()
+    return this.#over()
+  }
+
+  #over(): IteratorResult<R> {
+    const reason = this.#cutBy
+    this.#cutBy = undefined
+    if (reason !== undefined) throw reason
     return { done: true, value: undefined }
   }
 

@@ -64,6 +64,17 @@ export function leaseAbandoned(leakAfterMs: number): HoldfastError {
   )
 }
 
+export function streamCut(why: string): HoldfastError {
+  return new HoldfastError('LEASE_RELEASED', `${why} while rows of this stream were still to come`)
+}
+
+export function nestedBusy(): HoldfastError {
+  return new HoldfastError(
+    'LEASE_BUSY',
+    'a transaction within this one is open, and the two would undo each other: wait for it, or nest inside of it',
+  )
+}
+
 export function leaseBusy(): HoldfastError {
   return new HoldfastError(
     'LEASE_BUSY',

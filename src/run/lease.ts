@@ -1,7 +1,7 @@
 import { every } from '../clock.js'
 import type { Result, Row, RowStream, Statement } from '../driver.js'
 import { HoldfastError } from '../errors.js'
-import { Fault } from '../faults/fault.js'
+import { Fault, type Effect } from '../faults/fault.js'
 import { endThread } from '../pool/ghost.js'
 import { noteLease, type LeaseNote, type Site } from '../pool/lease-note.js'
 import type { Leaks } from '../pool/leaks.js'
@@ -12,7 +12,7 @@ import type { Slot } from '../pool/slot.js'
 import { RowReader, type StreamHome, type StreamOptions } from '../results/stream.js'
 import { bringsSql } from '../sql/raw.js'
 import { shapeOf, type Shape } from '../sql/shape.js'
-import { leaseAbandoned, leaseBusy, statementError, turnTimeout } from './failure.js'
+import { leaseAbandoned, leaseBusy, statementError, streamCut, turnTimeout } from './failure.js'
 import { noticed, runStatement, UNBOUNDED, type Bounds } from './statement.js'
 
 export interface StatementOptions {
@@ -32,6 +32,8 @@ const STATEMENT_OPTIONS = ['timeoutMs', 'signal', 'prepare']
 export interface Guard {
   /** Its statements leave nothing behind that the guard does not look after itself. */
   readonly own: boolean
+  /** What giving one of them up does to the work. @default it is undone with the transaction, if one is open */
+  readonly givenUp?: Effect
   /**
    * Told of a failure before the next in line gets its turn; `ask` runs a statement within that turn. What it gives is
    * for the reader of a stream.
@@ -105,7 +107,7 @@ export class Lease {
     if (this.#released) return
     this.#released = true
     if (!this.#note.busy) this.#goHome()
-    else if (this.#reading && !this.#reading.free()) void this.#reading.return()
+    else if (this.#reading && !this.#reading.free()) void this.#reading.cut(streamCut('the lease was released'))
   }
 
   [Symbol.dispose](): void {
@@ -127,7 +129,7 @@ export class Lease {
       if (bounds.signal?.aborted) throw aborted(bounds.signal)
       if (this.#note.ping) await this.#note.ping
       if (!guard?.own) this.#mark(statement)
-      return await this.#send(statement, bounds)
+      return await this.#send(statement, bounds, guard?.givenUp)
     } catch (error) {
       await guard?.met(error, (sql) => this.#send({ sql }, UNBOUNDED))
       throw error
@@ -173,7 +175,7 @@ export class Lease {
     const reading = this.#reading
     if (reading === undefined || reading.free()) return
     if (!own) throw leaseBusy()
-    await reading.return()
+    await reading.cut(streamCut('the transaction ended'))
   }
 
   /** The server is told to stop, through another session, while what it sends until then is thrown away. */
@@ -214,9 +216,12 @@ export class Lease {
 
   // ---- one statement
 
-  async #send(statement: Statement, bounds: Bounds): Promise<Result> {
+  async #send(
+    statement: Statement,
+    bounds: Bounds,
+    effect: Effect = this.#note.inTransaction ? 'rolled-back' : 'unknown',
+  ): Promise<Result> {
     try {
-      const effect = this.#note.inTransaction ? 'rolled-back' : 'unknown'
       const result = await runStatement(this.#lender, this.#slot, statement, bounds, effect)
       this.#slot.heardAt = this.#lender.clock.now()
       return result

@@ -92,8 +92,8 @@ async function again(
   const fault = error as Fault
   if (number >= MOST_ATTEMPTS || !isSafeToRepeat(fault, options)) throw statementError(fault)
   const inMs = fault.session === 'lost' ? 0 : backoffMs(number)
-  const deadlineMs = options.timeoutMs ?? lender.options.acquireTimeoutMs
-  if (lender.clock.now() + inMs - began >= deadlineMs) throw statementError(fault)
+  const timeoutMs = options.timeoutMs ?? lender.options.queryTimeoutMs
+  if (lender.clock.now() + inMs - began >= timeoutMs) throw statementError(fault)
   announceRetry(lender, 'statement', number + 1, fault, inMs)
   if (inMs > 0) await pause(lender.clock, inMs, options.signal)
   return attempt(lender, undefined, statement, options, number + 1, began)

@@ -10,7 +10,7 @@ import type { StreamOptions } from '../results/stream.js'
 import { bringsSql } from '../sql/raw.js'
 import { shapeOf } from '../sql/shape.js'
 import { backoffMs, pause } from './backoff.js'
-import { commitUnknown, statementError, transactionLost, transactionTimeout } from './failure.js'
+import { commitUnknown, nestedBusy, statementError, transactionLost, transactionTimeout } from './failure.js'
 import { Lease, type Counter, type Guard, type StatementOptions } from './lease.js'
 import { announceRetry } from './retry.js'
 import type { Bounds } from './statement.js'
@@ -20,7 +20,7 @@ export interface TransactionOptions {
   readOnly?: boolean
   /** How often the block may be run again, after a deadlock or a loss before COMMIT. @default 5 */
   retries?: number
-  /** For all of it, from the call to the end of COMMIT, retries included. @default none; retries end after acquireTimeoutMs */
+  /** For all of it, from the call to the end of COMMIT, retries included. @default none */
   timeoutMs?: number
   signal?: AbortSignal
 }
@@ -92,6 +92,8 @@ export class Transaction {
   readonly #signal: AbortSignal | undefined
   readonly #depth: number
   #over = false
+  /** A transaction within is open. */
+  #isNesting = false
 
   /** @internal Use `pool.transaction()`. */
   constructor(lease: Lease, fate: Fate, signal: AbortSignal | undefined, depth = 0) {
@@ -127,9 +129,22 @@ export class Transaction {
     return this.#lease.rows<R>({ sql, values }, this.#withSignal(options), this.#fate.theirs)
   }
 
-  /** A transaction within: when its block throws, what it did is undone (SAVEPOINT), and the outer one goes on. */
+  /**
+   * A transaction within: when its block throws, what it did is undone (SAVEPOINT), and the outer one goes on. What the
+   * outer one does meanwhile is undone with it. One at a time.
+   */
   async transaction<T>(block: (tx: Transaction) => Promise<T>): Promise<T> {
     this.#check()
+    if (this.#isNesting) throw nestedBusy()
+    this.#isNesting = true
+    try {
+      return await this.#nest(block)
+    } finally {
+      this.#isNesting = false
+    }
+  }
+
+  async #nest<T>(block: (tx: Transaction) => Promise<T>): Promise<T> {
     const name = `holdfast_${this.#depth + 1}`
     await this.#control(`SAVEPOINT ${name}`)
     const inner = new Transaction(this.#lease, this.#fate, this.#signal, this.#depth + 1)
@@ -195,11 +210,8 @@ export async function transact<T>(
   checkTransactionOptions(options)
   const { lender } = counter
   const { retries = DEFAULT_RETRIES, timeoutMs = Infinity } = options
-  const began = lender.clock.now()
-  const site = captureSite(began)
+  const site = captureSite(lender.clock.now())
   const deadline = new Deadline(lender.clock, timeoutMs, options.signal)
-  // Without a time of its own it is run again for as long as one may wait for a session.
-  const retriesEndMs = timeoutMs === Infinity ? lender.options.acquireTimeoutMs : timeoutMs
   try {
     for (let attempt = 1; ; attempt++) {
       const waitMs = Math.min(lender.options.acquireTimeoutMs, deadline.leftMs)
@@ -209,8 +221,8 @@ export async function transact<T>(
       if ('value' in outcome) return outcome.value
       const { error, undoneBy } = outcome
       const inMs = backoffMs(attempt)
-      const isLate = lender.clock.now() + inMs - began >= retriesEndMs
-      if (undoneBy === undefined || attempt > retries || isLate || deadline.signal?.aborted) throw error
+      const isLate = inMs >= deadline.leftMs || deadline.signal?.aborted
+      if (undoneBy === undefined || attempt > retries || isLate) throw error
       announceRetry(lender, 'transaction', attempt + 1, undoneBy, inMs)
       await pause(lender.clock, inMs, deadline.signal)
     }
@@ -256,18 +268,21 @@ async function begin(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const bounds = { timeoutMs: Infinity, signal }
-  if (isolation) await lease.run({ sql: `SET TRANSACTION ISOLATION LEVEL ${isolation.toUpperCase()}` }, bounds, ALONE)
-  await lease.run({ sql: readOnly ? 'START TRANSACTION READ ONLY' : 'START TRANSACTION' }, bounds, ALONE)
+  if (isolation)
+    await lease.run({ sql: `SET TRANSACTION ISOLATION LEVEL ${isolation.toUpperCase()}` }, bounds, BEGINNING)
+  await lease.run({ sql: readOnly ? 'START TRANSACTION READ ONLY' : 'START TRANSACTION' }, bounds, BEGINNING)
   lease.inTransaction = true
 }
 
 /** Nobody stands in line behind it whom its failure would concern. */
-const ALONE: Guard = { own: true, met: async () => undefined }
+const met = async (): Promise<undefined> => undefined
+const BEGINNING: Guard = { own: true, givenUp: 'none', met }
+const ENDING: Guard = { own: true, givenUp: 'unknown', met }
 
 /** A failed ROLLBACK must not hide why it was needed: the session is dropped then, which rolls back as well. */
 async function rollBack(lease: Lease): Promise<void> {
   try {
-    await lease.run({ sql: 'ROLLBACK' }, { timeoutMs: ROLLBACK_WITHIN_MS, signal: undefined }, ALONE)
+    await lease.run({ sql: 'ROLLBACK' }, { timeoutMs: ROLLBACK_WITHIN_MS, signal: undefined }, ENDING)
     lease.inTransaction = false
   } catch (error) {
     lease.end(new HoldfastError('TRANSACTION_LOST', 'the transaction could not be rolled back', { cause: error }))
@@ -282,7 +297,7 @@ async function commit<T>(
   signal: AbortSignal | undefined,
 ): Promise<Outcome<T>> {
   try {
-    await lease.run({ sql: 'COMMIT' }, { timeoutMs: Infinity, signal }, ALONE)
+    await lease.run({ sql: 'COMMIT' }, { timeoutMs: Infinity, signal }, ENDING)
     lease.inTransaction = false
     return { value }
   } catch (error) {

@@ -4,8 +4,8 @@ import type { Session } from '../../src/driver.js'
 import type { ConnectConfig } from '../../src/drivers/config.js'
 import { Fault } from '../../src/faults/fault.js'
 import { startRelay } from '../../src/testing/relay.js'
-import { startServer, type Account, type TestServer } from '../../src/testing/server.js'
-import { connect, PAIRS, untilBusy, Watch } from './drivers.js'
+import { availableServers, startServer, type Account, type TestServer } from '../../src/testing/server.js'
+import { connect, DRIVERS, PAIRS, untilBusy, Watch } from './drivers.js'
 
 /** What both drivers must do behind the port `Driver`, on every server. */
 describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
@@ -21,6 +21,9 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
       `CREATE TABLE ${account.database}.t (id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY, name VARCHAR(40), n INT)`,
     )
     await server.query(`CREATE PROCEDURE ${account.database}.both_ways() BEGIN SELECT 1 AS a; SELECT 2 AS b; END`)
+    await server.query(
+      `CREATE PROCEDURE ${account.database}.half() BEGIN INSERT INTO t (name) VALUES ('half'); SELECT * FROM missing; END`,
+    )
   })
   afterAll(async () => {
     await server[Symbol.asyncDispose]()
@@ -321,6 +324,17 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
       expect(fault).toMatchObject({ kind: 'statement', session: 'usable', effect: 'none', error: { errno: 45009 } })
     })
 
+    test('of a procedure leaves open what it did before', async () => {
+      const s = await session()
+      expect(await faultOf(s.query({ sql: 'CALL half()' }))).toMatchObject({
+        kind: 'statement',
+        session: 'usable',
+        effect: 'unknown',
+      })
+      expect((await s.query({ sql: "SELECT COUNT(*) AS n FROM t WHERE name = 'half'" })).rows).toEqual([{ n: 1 }])
+      await s.query({ sql: "DELETE FROM t WHERE name = 'half'" })
+    })
+
     test('does not run two at a time', async () => {
       const s = await session()
       const slow = s.query({ sql: 'SELECT SLEEP(0.05) AS x' })
@@ -476,15 +490,6 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
       expect(await faultOf(s.ping())).toMatchObject({ kind: 'lost', session: 'lost' })
     })
 
-    test('a ping of a session whose wait_timeout passed while the process stood still rejects', async () => {
-      const s = await session()
-      await s.query({ sql: 'SET SESSION wait_timeout = 1' })
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1300)
-      const fault = await faultOf(s.ping())
-      expect(fault).toMatchObject({ session: 'lost', effect: 'none' })
-      expect(fault.kind).toBe(server.flavour === 'mysql' ? 'idle-closed' : 'lost')
-    })
-
     test('a reset clears what the session holds, and prepared statements work afterwards', async () => {
       const s = await session()
       const twice = async (): Promise<unknown> =>
@@ -619,18 +624,6 @@ describe.each(PAIRS)('$name with TLS on $kind', ({ kind, name }) => {
     expect(await cut).toMatchObject({ kind: 'lost', effect: 'unknown' })
   })
 
-  test('hears the farewell of a session that was idle for too long', async () => {
-    const s = await connect(name, config())
-    await s.query({ sql: 'SET SESSION wait_timeout = 1' })
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1300)
-    const fault = await s.query({ sql: 'DO 1' }).catch((error: unknown) => error)
-    expect(fault).toMatchObject({
-      kind: server.flavour === 'mysql' ? 'idle-closed' : 'lost',
-      session: 'lost',
-      effect: 'none',
-    })
-  })
-
   test('keeps the process alive only when told to', async () => {
     const s = await connect(name, config())
     const sockets = (): number => process.getActiveResourcesInfo().filter((each) => /Socket|TLS/i.test(each)).length
@@ -657,5 +650,31 @@ describe.each(PAIRS)('$name with TLS on $kind', ({ kind, name }) => {
       if (s instanceof Fault) expect(s).toMatchObject({ kind: 'unreachable', session: 'lost', effect: 'none' })
       else (s as { destroy(): void }).destroy()
     }
+  })
+})
+
+describe.each(availableServers())('on %s, after wait_timeout passed while the process stood still', (kind) => {
+  test('a ping and a statement say that nothing was done, plain and with TLS', async () => {
+    await using server = await startServer(kind, { tls: true })
+    const account = await server.createAccount()
+    const watch = new Watch()
+    const ways = DRIVERS.flatMap((name) =>
+      [{}, { host: 'localhost', ssl: { ca: server.ca } }].map((way) => ({ name, way })),
+    )
+    const sessions = await Promise.all(
+      [...ways, ...ways].map(async ({ name, way }) => {
+        const s = await connect(name, { ...account.config, ...way })
+        await s.query({ sql: 'SET SESSION wait_timeout = 1' })
+        return s
+      }),
+    )
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1300)
+    const outcomes = await Promise.allSettled(
+      sessions.map((s, index) => (index < ways.length ? s.ping() : s.query({ sql: 'DO 1' }))),
+    )
+    const reasons: unknown[] = outcomes.map((outcome) => (outcome.status === 'rejected' ? outcome.reason : outcome))
+    const expected = { kind: server.flavour === 'mysql' ? 'idle-closed' : 'lost', session: 'lost', effect: 'none' }
+    expect(reasons).toMatchObject(reasons.map(() => expected))
+    expect(await watch.stop()).toEqual([])
   })
 })

@@ -304,7 +304,7 @@ describe.each(DRIVERS.map((driver) => ({ driver })))('garbage, with $driver', { 
     import { createPool } from './dist/index.js'
     const db = createPool(process.argv[1], { driver: process.argv[2], max: 1, acquireTimeoutMs: 5000, name: 'garbage' })
     process.on('unhandledRejection', (error) => process.send({ unhandled: String(error) }))
-    const collect = async () => { for (let n = 0; n < 20; n++) { globalThis.gc(); await sleep(5) } }
+    const collect = async () => { for (let n = 0; n < 40; n++) { globalThis.gc(); await sleep(20) } }
     const lose = {
       idle: async () => { const lease = await db.acquire(); await lease.query('SELECT 1') },
       'in transaction': async () => {
@@ -313,7 +313,7 @@ describe.each(DRIVERS.map((driver) => ({ driver })))('garbage, with $driver', { 
         await lease.query("INSERT INTO t (v) VALUES (1)")
         await lease.query('SET @mine = 1')
       },
-      'under a statement': async () => { const lease = await db.acquire(); lease.query('SELECT SLEEP(0.5)').catch(() => {}) },
+      'under a statement': async () => { const lease = await db.acquire(); lease.query('SELECT SLEEP(0.3)').catch(() => {}) },
       'stream of a lease': async () => {
         const lease = await db.acquire()
         await lease.stream("SELECT REPEAT('x', 1000) FROM seq_1_to_100000").next()
@@ -370,9 +370,10 @@ describe.each(DRIVERS.map((driver) => ({ driver })))(
         const text = `
         import { createPool } from './dist/index.js'
         const db = createPool(process.argv[1], { driver: process.argv[2], leakAfterMs: 100, name: 'large' })
+        const warned = new Promise((resolve) => process.on('warning', resolve))
         const lease = await db.acquire()
         await lease.query("SELECT LENGTH('" + 'x'.repeat(15_000_000) + "') AS n")
-        await new Promise((resolve) => process.on('warning', resolve))
+        await warned
         lease.release()
         await db.drain()
         process.disconnect()
