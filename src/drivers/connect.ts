@@ -49,7 +49,7 @@ export function connectWith(loading: Promise<Connector>, config: ConnectConfig, 
   })
 }
 
-function shakeHands(wire: Wire, { start, isAnswer }: Connector, password: string | undefined): Promise<Session> {
+function shakeHands(wire: Wire, connector: Connector, password: string | undefined): Promise<Session> {
   return new Promise((resolve, reject) => {
     const fail = (fault: Fault): void => {
       wire.onClosed = undefined
@@ -60,14 +60,14 @@ function shakeHands(wire: Wire, { start, isAnswer }: Connector, password: string
     const done = (error?: unknown): void => {
       if (isDone) return
       isDone = true
-      if (error) fail(classify(error, evidenceOf(wire, isAnswer(error))))
+      if (error) fail(classify(error, evidenceOf(wire, connector.isAnswer(error))))
       else resolve(makeSession(wire.server ?? { flavour: 'mysql', version: '' }))
     }
     wire.onClosed = () =>
       done(wire.failure?.error ?? new Error('the server closed the connection during the handshake'))
     let makeSession: (server: Server) => Session
     try {
-      makeSession = start(wire, password, done)
+      makeSession = connector.start(wire, password, done)
     } catch (error) {
       fail(new Fault('denied', 'lost', 'none', error))
     }

@@ -94,6 +94,6 @@ export class Rows implements RowStream {
   #end(): Promise<IteratorResult<Row, undefined>> {
     const error = this.#error
     this.#error = undefined
-    return error === undefined ? Promise.resolve({ value: undefined, done: true }) : Promise.reject(error as Error)
+    return error === undefined ? Promise.resolve({ value: undefined, done: true }) : Promise.reject(error)
   }
 }

@@ -169,6 +169,9 @@ export abstract class DriverSession implements Session {
   #fault(error: unknown, sql: string | undefined): Fault {
     const { wire } = this
     const isAnswer = hasNumberOf(wire.refusal ?? wire.farewell, error) || this.isAnswer(error)
+    // A driver that fails over a reply may leave the rest of it for the next statement to find. With a local file, it is the file
+    // that was not to be had, and the reply is still read.
+    if (!isAnswer && wire.hasAsked && !wire.infile) wire.sever()
     const evidence: Evidence = {
       phase: 'statement',
       server: this.server,

@@ -62,6 +62,7 @@ export class Wire {
   #greeting: Buffer | undefined
   /** The next chunk begins a packet that nothing of the current statement came before. */
   #isFresh = false
+  #isOpen = false
   #hasEnded = false
   #isHeldBack = false
 
@@ -82,8 +83,9 @@ export class Wire {
     return !this.#hasEnded && !this.socket.destroyed
   }
 
-  /** No statement runs: whatever comes now before the next one was not asked for. */
+  /** No statement runs: whatever comes now before the next one was not asked for. First called when the session is open. */
   rest(): void {
+    this.#isOpen = true
     this.#isFresh = !this.#isCompressed
     this.hasAsked = false
     this.refusal = undefined
@@ -126,7 +128,8 @@ export class Wire {
    * emits next would end the process (facts/errors.md, 3.9). Here one listener always stays.
    */
   #watch(socket: Socket): void {
-    const { removeAllListeners, resume } = socket
+    const resume = socket.resume.bind(socket)
+    const removeAllListeners = socket.removeAllListeners.bind(socket)
     const emit = socket.emit.bind(socket) as (event: string | symbol, ...args: unknown[]) => boolean
     const write = socket.write.bind(socket) as (...args: unknown[]) => boolean
     socket.emit = (event: string | symbol, ...args: unknown[]): boolean => {
@@ -160,9 +163,13 @@ export class Wire {
       return write(chunk, ...rest, written)
     }
     // A Readable of mariadb's resumes the socket whenever it could take one more row.
-    socket.resume = () => (this.#isHeldBack ? socket : (Reflect.apply(resume, socket, []) as Socket))
+    socket.resume = () => (this.#isHeldBack ? socket : resume())
     socket.removeAllListeners = (event) => {
-      Reflect.apply(removeAllListeners, socket, event === undefined ? [] : [event])
+      // mysql2 says so, and only later destroys the socket, when it will have nothing more to do with this session.
+      if (this.#isOpen && event === 'data') this.#hasEnded = true
+      // With an argument, be it undefined, it would remove the listeners of an event of that name.
+      if (event === undefined) removeAllListeners()
+      else removeAllListeners(event)
       return event === undefined || event === 'error' ? socket.on('error', ignore) : socket
     }
     socket.on('error', ignore)

@@ -91,7 +91,7 @@ export function meaningOf(errno: number, message: string, flavour: Flavour | und
 
 /** An answer to an attempt to connect. */
 export function refusalOf(errno: number, message: string): FaultKind {
-  if (errno === 1226) return /_per_hour$/.test(resourceOf(message)) ? 'hourly-limit' : 'account-limit'
+  if (errno === 1226) return resourceOf(message).endsWith('_per_hour') ? 'hourly-limit' : 'account-limit'
   return connectMeanings.get(errno) ?? 'denied'
 }
 

@@ -1,8 +1,29 @@
+import type { Fault } from '../faults/fault.js'
+
 /**
  * What a failed dial says of the next: `limit` (the server takes no more sessions now), `hourly` (each further dial makes
  * it worse), `down` (no server there now), `denied` (waiting mends nothing), `given-up` (we ended it ourselves).
  */
 export type Refusal = 'limit' | 'hourly' | 'down' | 'denied' | 'given-up'
+
+export function refusalOf(fault: Fault): Refusal {
+  switch (fault.kind) {
+    case 'account-limit':
+    case 'server-limit':
+      return 'limit'
+    case 'hourly-limit':
+    case 'quota':
+      return 'hourly'
+    case 'denied':
+    case 'init':
+    case 'tls':
+    case 'client':
+    case 'statement':
+      return 'denied'
+    default:
+      return 'down'
+  }
+}
 
 // The server frees a closed session's slot 1 to 2 ms after it hung up, at most 19 ms later (measured).
 const FIRST_PAUSE_MS = 20

@@ -52,12 +52,10 @@ export async function layGhost(lender: Lender, slot: Slot, replied?: Promise<unk
       () => false,
     )
   const isDone = await end(replied ? 'QUERY' : 'CONNECTION')
-  if (ended && !laid) {
-    await Promise.race([ended, pause(lender, isDone ? REPLY_WITHIN_MS : UNSEEN_FOR_MS, over.signal)])
-    // The server is done and its reply will never come: the peer is silent. It must not count the session any longer.
-    if (!over.signal.aborted && !laid) await end('CONNECTION')
-    session.destroy()
-  }
+  if (ended && !laid) await Promise.race([ended, pause(lender, isDone ? REPLY_WITHIN_MS : UNSEEN_FOR_MS, over.signal)])
+  // The server is done and no reply came: the peer is silent, or we hung up. It must not count the session any longer.
+  if (replied && !over.signal.aborted) await end('CONNECTION')
+  if (!over.signal.aborted) session.destroy()
   watch.cancel()
   over.abort()
   lay()

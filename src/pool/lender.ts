@@ -7,14 +7,15 @@ import { events } from '../events.js'
 import type { Effect, Fault } from '../faults/fault.js'
 import type { Stats } from '../stats.js'
 import { Deadlines } from './deadlines.js'
-import type { Refusal } from './dial-gate.js'
-import { Ledger, type Check, type Condition, type Order, type Told } from './ledger.js'
-import type { Limits } from './limits.js'
+import { refusalOf } from './dial-gate.js'
+import { Ledger, type Check, type Condition, type Order } from './ledger.js'
+import { toldBy, type Limits } from './limits.js'
 import { cleanse, Opener, within, type Opened } from './opener.js'
 import type { ResolvedOptions } from './options.js'
 import { acquireTimeout, connectFailed, poolClosed, queueFull } from './sentences.js'
 import type { RetireReason, Slot } from './slot.js'
-import type { Line, Waiter } from './waiter.js'
+import { Standing } from './standing.js'
+import type { Waiter } from './waiter.js'
 
 // A live server answers a ping in a round trip; one that says nothing for this long is taken for gone.
 const PING_WITHIN_MS = 1_000
@@ -240,7 +241,7 @@ export class Lender {
     void session.ended.then(() => this.#carryOut(this.#ledger.lost(slot, this.clock.now())))
     permit.revoked.addEventListener('abort', () => this.retire(slot, 'revoked'), { once: true })
     this.#budget.learned?.({ maxSessions: learned.limits.maxUserConnections ?? Infinity })
-    this.#carryOut(this.#ledger.opened(slot, toldBy(opened), now))
+    this.#carryOut(this.#ledger.opened(slot, toldBy(learned), now))
     this.#letGo(slot)
   }
 
@@ -398,81 +399,10 @@ export class Lender {
   }
 }
 
-class Standing implements Waiter {
-  before: Waiter | undefined = undefined
-  behind: Waiter | undefined = undefined
-  line: Line | undefined = undefined
-  settled = false
-  readonly deadline: number
-  readonly since: number
-  readonly timeoutMs: number
-  readonly signal: AbortSignal | undefined
-  readonly #lender: Lender
-  readonly #resolve: (slot: Slot) => void
-  readonly #reject: (error: unknown) => void
-
-  constructor(
-    lender: Lender,
-    resolve: (slot: Slot) => void,
-    reject: (error: unknown) => void,
-    now: number,
-    timeoutMs: number,
-    signal: AbortSignal | undefined,
-  ) {
-    this.#lender = lender
-    this.#resolve = resolve
-    this.#reject = reject
-    this.since = now
-    this.deadline = now + timeoutMs
-    this.timeoutMs = timeoutMs
-    this.signal = signal
-  }
-
-  serve(slot: Slot): void {
-    this.settled = true
-    this.#lender.served(this, slot)
-    this.#resolve(slot)
-  }
-
-  fail(error: unknown): void {
-    this.settled = true
-    this.#lender.left(this)
-    this.#reject(error)
-  }
-}
-
 export function aborted(signal: AbortSignal, effect: Effect = 'none'): HoldfastError {
   return new HoldfastError('ABORTED', 'the work was given up: its signal was aborted', { effect, cause: signal.reason })
 }
 
 function threadOf(slot: Slot): number {
   return slot.session?.threadId ?? 0
-}
-
-function toldBy({ learned }: Opened): Told {
-  return {
-    accountLimit: learned.limits.maxUserConnections ?? Infinity,
-    serverLimit: learned.limits.maxConnections ?? Infinity,
-    accountHeld: learned.accountHeld,
-    waitTimeoutMs: learned.limits.waitTimeoutMs ?? Infinity,
-  }
-}
-
-function refusalOf(fault: Fault): Refusal {
-  switch (fault.kind) {
-    case 'account-limit':
-    case 'server-limit':
-      return 'limit'
-    case 'hourly-limit':
-    case 'quota':
-      return 'hourly'
-    case 'denied':
-    case 'init':
-    case 'tls':
-    case 'client':
-    case 'statement':
-      return 'denied'
-    default:
-      return 'down'
-  }
 }

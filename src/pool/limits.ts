@@ -1,4 +1,5 @@
 import type { Flavour, Session } from '../driver.js'
+import type { Told } from './ledger.js'
 
 /** What the server told of its limits, from the newest session. `undefined`: it did not tell, or there is none. */
 export interface Limits {
@@ -74,6 +75,16 @@ function question(columns: readonly (readonly [string, string])[]): string {
 function columnsFor(flavour: Flavour): (readonly [string, string])[] {
   const statementTime = flavour === 'mariadb' ? '@@session.max_statement_time * 1000' : '@@session.max_execution_time'
   return [...Object.entries(COLUMNS), ['maxStatementTime', statementTime]]
+}
+
+/** What the ledger's decisions need of it. */
+export function toldBy({ limits, accountHeld }: Learned): Told {
+  return {
+    accountLimit: limits.maxUserConnections ?? Infinity,
+    serverLimit: limits.maxConnections ?? Infinity,
+    accountHeld,
+    waitTimeoutMs: limits.waitTimeoutMs ?? Infinity,
+  }
 }
 
 /** Asks the session what holds for it, and tells it. A server, or a proxy, that does not answer such questions tells nothing. */

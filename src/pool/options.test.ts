@@ -111,6 +111,11 @@ describe('the options of a pool', () => {
     expect(refused({ onLeak: 'ignore' })).toContain("onLeak must be 'warn' or 'reclaim'")
     expect(refused({ driver: 'postgres' })).toContain("driver must be 'mysql2', 'mariadb', or an object with connect()")
     expect(refused({ sessionInit: 5 })).toContain('sessionInit must be')
+    expect(refused({ driverOptions: { host: 'x' } })).toContain(
+      "driverOptions.host is not for the driver: use the pool's own option 'host'",
+    )
+    expect(refused({ driverOptions: { connectionLimit: 5 } })).toContain("own option 'max'")
+    expect(refused({ driverOptions: { stream: () => {} } })).toContain('brings its own socket')
     expect(refused({ host: 5 })).toContain('host must be a string')
     expect(refusal(() => resolveOptions(null as never))).toContain('createPool takes a URL')
   })

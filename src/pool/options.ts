@@ -191,6 +191,7 @@ export function resolveOptions(first: string | PoolOptions, second?: PoolOptions
   const { url, ...options } = given
   const merged = { ...DEFAULTS, ...(url === undefined ? {} : readUrl(url)), ...withoutUndefined(options) }
   checkAll(merged)
+  checkDriverOptions(merged.driverOptions)
   if (merged.minIdle > merged.max) {
     throw invalid(`minIdle (${merged.minIdle}) is more than max (${merged.max}): lower the one or raise the other`)
   }
@@ -242,6 +243,21 @@ function check(name: string, value: unknown, rule: Rule): void {
       checkByName(name, value)
   }
 }
+
+/** What the pool itself does, or has an option for, would be ignored by the driver, or work against the pool. */
+function checkDriverOptions(driverOptions: object = {}): void {
+  for (const name of Object.keys(driverOptions)) {
+    const own = Object.hasOwn(ELSEWHERE, name) ? ELSEWHERE[name] : name
+    if (own !== undefined && NOT_THE_DRIVERS.includes(own)) {
+      throw invalid(`driverOptions.${name} is not for the driver: use the pool's own option '${own}'`)
+    }
+    if (name === 'stream') throw invalid('driverOptions.stream cannot be set: the pool brings its own socket')
+  }
+}
+
+const NOT_THE_DRIVERS: readonly string[] = Object.keys(RULES).filter(
+  (name) => !['charset', 'timezone', 'ssl'].includes(name),
+)
 
 function checkCount(name: string, value: unknown, { least = 0, most = Infinity }: Rule): void {
   if (Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most) return

@@ -4,7 +4,8 @@ import { HoldfastError } from '../errors.js'
 import { aborted, type Lender } from '../pool/lender.js'
 import { checkCallOptions } from '../pool/options.js'
 import type { Slot } from '../pool/slot.js'
-import { queryTimeout, statementError, streamBroken } from '../run/failure.js'
+import { bounded, givenUp, type Bounds } from '../run/bounds.js'
+import { statementError, streamBroken } from '../run/failure.js'
 import { noticed } from '../run/statement.js'
 
 export interface StreamOptions {
@@ -32,7 +33,7 @@ const TURNS_FOR_THE_REST = 3
 export class RowReader<R = Row> implements AsyncIterableIterator<R> {
   readonly #lender: Lender
   readonly #statement: Statement
-  readonly #options: StreamOptions
+  readonly #bounds: Bounds
   readonly #home: StreamHome
   #slot: Slot | undefined = undefined
   #rows: RowStream | undefined = undefined
@@ -52,7 +53,8 @@ export class RowReader<R = Row> implements AsyncIterableIterator<R> {
     if (options) checkCallOptions(options, ['timeoutMs', 'signal'], 'stream')
     this.#lender = lender
     this.#statement = statement
-    this.#options = options ?? {}
+    const { timeoutMs = Infinity, signal } = options ?? {}
+    this.#bounds = { timeoutMs, signal }
     this.#home = home
   }
 
@@ -93,7 +95,7 @@ export class RowReader<R = Row> implements AsyncIterableIterator<R> {
   async #advance(): Promise<IteratorResult<R>> {
     if (this.#done) return this.#over()
     try {
-      const { signal, timeoutMs } = this.#options
+      const { signal } = this.#bounds
       if (signal?.aborted) throw aborted(signal)
       const rows = this.#rows ?? (await this.#open())
       if (rows === undefined) return { done: true, value: undefined }
@@ -101,7 +103,7 @@ export class RowReader<R = Row> implements AsyncIterableIterator<R> {
       this.#coming = coming
       const { reading } = this.#home
       if (reading) reading.waits = true
-      const step = signal || timeoutMs ? await this.#bounded(coming) : await coming
+      const step = await bounded(this.#lender.clock, coming, this.#bounds, this.#givenUp)
       if (reading) reading.waits = false
       if (!step.done) {
         this.#count++
@@ -125,30 +127,14 @@ export class RowReader<R = Row> implements AsyncIterableIterator<R> {
     return { done: true, value: undefined }
   }
 
+  readonly #givenUp = (why: 'late' | 'aborted'): HoldfastError => givenUp(why, this.#bounds, 'unknown')
+
   async #open(): Promise<RowStream | undefined> {
     const slot = await this.#home.begin()
     this.#slot = slot
     if (this.#done) await this.#finish()
     else this.#rows = (slot.session as Session).stream(this.#statement)
     return this.#rows
-  }
-
-  #bounded(coming: Promise<IteratorResult<Row, undefined>>): Promise<IteratorResult<Row, undefined>> {
-    const { signal, timeoutMs } = this.#options
-    return new Promise((resolve, reject) => {
-      const onAbort = (): void => (settle(), reject(aborted(signal as AbortSignal, 'unknown')))
-      const onTime = (): void => (settle(), reject(queryTimeout(timeoutMs as number, 'unknown')))
-      const timer = timeoutMs === undefined ? undefined : this.#lender.clock.after(timeoutMs, onTime)
-      const settle = (): void => {
-        timer?.cancel()
-        signal?.removeEventListener('abort', onAbort)
-      }
-      signal?.addEventListener('abort', onAbort, { once: true })
-      coming.then(
-        (step) => (settle(), resolve(step)),
-        (error: unknown) => (settle(), reject(error as Error)),
-      )
-    })
   }
 
   async #failed(error: unknown): Promise<unknown> {

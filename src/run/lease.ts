@@ -12,8 +12,9 @@ import type { Slot } from '../pool/slot.js'
 import { RowReader, type StreamHome, type StreamOptions } from '../results/stream.js'
 import { bringsSql } from '../sql/raw.js'
 import { shapeOf, type Shape } from '../sql/shape.js'
+import { bounded, givenUp, UNBOUNDED, type Bounds } from './bounds.js'
 import { leaseAbandoned, leaseBusy, statementError, streamCut, turnTimeout } from './failure.js'
-import { noticed, runStatement, UNBOUNDED, type Bounds } from './statement.js'
+import { noticed, runStatement } from './statement.js'
 
 export interface StatementOptions {
   /** After this the call rejects with QUERY_TIMEOUT, and the statement is ended on the server. */
@@ -122,14 +123,15 @@ export class Lease {
   /** @internal As query(), but rejects with a Fault where the statement failed. */
   async run(statement: Statement, bounds: Bounds, guard?: Guard): Promise<Result> {
     if (this.#reading) await this.#interrupt(guard?.own ?? false)
-    if (this.#note.busy) await this.#turn(bounds)
+    let left = bounds
+    if (this.#note.busy) left = await this.#turn(bounds)
     else this.#begin()
     try {
       this.#check()
       if (bounds.signal?.aborted) throw aborted(bounds.signal)
       if (this.#note.ping) await this.#note.ping
       if (!guard?.own) this.#mark(statement)
-      return await this.#send(statement, bounds, guard?.givenUp)
+      return await this.#send(statement, left, guard?.givenUp)
     } catch (error) {
       await guard?.met(error, (sql) => this.#send({ sql }, UNBOUNDED))
       throw error
@@ -280,33 +282,25 @@ export class Lease {
     if (this.#released) this.#goHome()
   }
 
-  /** Resolves when it is this call's turn; rejects when its time is up before. */
-  #turn({ timeoutMs, signal }: Bounds): Promise<void> {
+  /** Resolves, when it is this call's turn, with what is left of its time; rejects when that is up before. */
+  async #turn(bounds: Bounds): Promise<Bounds> {
     this.#check()
-    return new Promise((resolve, reject) => {
-      let gone = false
-      const leave = (error: HoldfastError): void => {
-        gone = true
-        settle()
-        reject(error)
+    const { clock } = this.#lender
+    const began = clock.now()
+    let isGone = false
+    const turn = new Promise<void>((resolve) => {
+      const take = (): boolean => {
+        if (!isGone) resolve()
+        return !isGone
       }
-      const onAbort = (): void => leave(aborted(signal as AbortSignal))
-      const timer =
-        timeoutMs === Infinity ? undefined : this.#lender.clock.after(timeoutMs, () => leave(turnTimeout(timeoutMs)))
-      const settle = (): void => {
-        timer?.cancel()
-        signal?.removeEventListener('abort', onAbort)
-      }
-      signal?.addEventListener('abort', onAbort, { once: true })
-      ;(this.#turns ??= []).push({
-        take: () => {
-          if (gone) return false
-          settle()
-          resolve()
-          return true
-        },
-      })
+      ;(this.#turns ??= []).push({ take })
     })
+    await bounded(clock, turn, bounds, (why) => {
+      isGone = true
+      return why === 'late' ? turnTimeout(bounds.timeoutMs) : givenUp(why, bounds, 'none')
+    })
+    if (bounds.timeoutMs === Infinity) return bounds
+    return { ...bounds, askedMs: bounds.timeoutMs, timeoutMs: bounds.timeoutMs - (clock.now() - began) }
   }
 
   get #isUnclean(): boolean {

@@ -7,9 +7,10 @@ import type { Slot } from '../pool/slot.js'
 import { bringsSql } from '../sql/raw.js'
 import { shapeOf } from '../sql/shape.js'
 import { backoffMs, pause } from './backoff.js'
+import { UNBOUNDED, type Bounds } from './bounds.js'
 import { statementError } from './failure.js'
 import type { StatementOptions } from './lease.js'
-import { noticed, runStatement, UNBOUNDED, type Bounds } from './statement.js'
+import { noticed, runStatement } from './statement.js'
 
 export interface QueryOptions extends StatementOptions {
   /** It may be run again though it may have been executed already: the result is the same. @default false */

@@ -1,21 +1,10 @@
 import type { Result, Statement } from '../driver.js'
-import type { HoldfastError } from '../errors.js'
 import { events } from '../events.js'
 import { Fault, toFault, type Effect } from '../faults/fault.js'
 import { layGhost } from '../pool/ghost.js'
-import { aborted, type Lender } from '../pool/lender.js'
+import type { Lender } from '../pool/lender.js'
 import type { Slot } from '../pool/slot.js'
-import { queryTimeout } from './failure.js'
-
-/** How long a statement may take, and who may end it. */
-export interface Bounds {
-  readonly timeoutMs: number
-  /** What the caller asked for, of which some may have gone into waiting for a session. */
-  readonly askedMs?: number
-  readonly signal: AbortSignal | undefined
-}
-
-export const UNBOUNDED: Bounds = { timeoutMs: Infinity, signal: undefined }
+import { bounded, givenUp, UNBOUNDED, type Bounds } from './bounds.js'
 
 /**
  * Runs a statement on a leased slot. Rejects with a Fault; or, when time ran out or the signal aborted, at once with
@@ -29,29 +18,11 @@ export function runStatement(
   effect: Effect,
 ): Promise<Result> {
   const reply = slot.session!.query(statement)
-  const { timeoutMs, signal } = bounds
-  if (timeoutMs === Infinity && signal === undefined) return reply
-  return new Promise((resolve, reject) => {
-    const cut = (error: HoldfastError): void => {
-      settle()
-      lender.ghost(slot)
-      void layGhost(lender, slot, reply)
-      reject(error)
-    }
-    const onAbort = (): void => cut(aborted(signal as AbortSignal, effect))
-    const timer =
-      timeoutMs === Infinity
-        ? undefined
-        : lender.clock.after(timeoutMs, () => cut(queryTimeout(bounds.askedMs ?? timeoutMs, effect)))
-    const settle = (): void => {
-      timer?.cancel()
-      signal?.removeEventListener('abort', onAbort)
-    }
-    signal?.addEventListener('abort', onAbort, { once: true })
-    reply.then(
-      (result) => (settle(), resolve(result)),
-      (error: unknown) => (settle(), reject(error as Error)),
-    )
+  if (bounds === UNBOUNDED) return reply
+  return bounded(lender.clock, reply, bounds, (why) => {
+    lender.ghost(slot)
+    void layGhost(lender, slot, reply)
+    return givenUp(why, bounds, effect)
   })
 }
 

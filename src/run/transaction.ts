@@ -13,7 +13,7 @@ import { backoffMs, pause } from './backoff.js'
 import { commitUnknown, nestedBusy, statementError, transactionLost, transactionTimeout } from './failure.js'
 import { Lease, type Counter, type Guard, type StatementOptions } from './lease.js'
 import { announceRetry } from './retry.js'
-import type { Bounds } from './statement.js'
+import type { Bounds } from './bounds.js'
 
 export interface TransactionOptions {
   isolation?: (typeof ISOLATION)[number]
@@ -377,8 +377,11 @@ class Deadline {
 
   /** Who set a time gets QUERY_TIMEOUT for it, not the abort that it is made of. */
   reasonFor(error: unknown): unknown {
-    const expired = this.#expiry?.signal.aborted && error instanceof HoldfastError && error.code === 'ABORTED'
-    return expired ? transactionTimeout(this.#timeoutMs, error.effect) : error
+    if (!this.#expiry?.signal.aborted || !(error instanceof HoldfastError)) return error
+    const { code, effect } = error
+    if (code === 'ABORTED') return transactionTimeout(this.#timeoutMs, effect)
+    const underCommit = code === 'COMMIT_UNKNOWN' && (error.cause as Partial<HoldfastError>).code === 'ABORTED'
+    return underCommit ? commitUnknown(transactionTimeout(this.#timeoutMs, effect)) : error
   }
 
   over(): void {

@@ -475,6 +475,50 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
     })
   })
 
+  describe('a reply that the driver trips over', () => {
+    const broken = 'SELECT j, REPEAT(1, 1000) AS pad FROM odd ORDER BY n'
+
+    async function sessionWithOddJson(): Promise<Session> {
+      const s = await session()
+      await s.query({ sql: 'SET SESSION check_constraint_checks = 0' })
+      await s.query({ sql: 'CREATE TEMPORARY TABLE odd (n INT, j JSON)' })
+      for (let n = 0; n < 200; n++)
+        await s.query({ sql: 'INSERT INTO odd VALUES (?, ?)', values: [n, n === 1 ? '{' : '{}'] })
+      return s
+    }
+
+    test('takes the session down, and neither the process nor the next statement', async () => {
+      if (server.flavour === 'mysql') return // it lets no such JSON in
+      for (const prepare of [false, true]) {
+        const s = await sessionWithOddJson()
+        const fault = await faultOf(s.query({ sql: broken, prepare }))
+        expect(fault).toMatchObject({ kind: 'client', session: 'lost', effect: 'unknown' })
+        expect(await faultOf(s.query({ sql: 'SELECT 1' }))).toMatchObject({ kind: 'lost', effect: 'none' })
+        const rows = (await sessionWithOddJson()).stream({ sql: broken, prepare })
+        expect(
+          await faultOf(
+            (async () => {
+              while (!(await rows.next()).done);
+            })(),
+          ),
+        ).toMatchObject({ kind: 'client', session: 'lost' })
+      }
+    })
+
+    test('does not take it down when it is a local file that is missing', async () => {
+      await server.set('local_infile', 1)
+      const driverOptions = {
+        infileStreamFactory: () => expect.fail('no such file'),
+        ...(name === 'mariadb' && { permitLocalInfile: true }),
+      }
+      const s = await session({ driverOptions })
+      const fault = await faultOf(s.query({ sql: "LOAD DATA LOCAL INFILE 'x' INTO TABLE t" }))
+      expect(fault.kind).toBe('client')
+      if (fault.session === 'usable') expect((await s.query({ sql: 'SELECT 1 AS one' })).rows).toEqual([{ one: 1 }])
+      else expect(s.alive).toBe(false)
+    })
+  })
+
   describe('ping and reset', () => {
     test('a ping is answered', async () => {
       const s = await session()

@@ -2,7 +2,7 @@ import { Readable } from 'node:stream'
 import { connect as dialTcp } from 'node:net'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Result, Session } from '../../src/driver.js'
 import type { ConnectConfig } from '../../src/drivers/config.js'
 import { Fault, type Effect, type FaultKind } from '../../src/faults/fault.js'
@@ -35,16 +35,16 @@ interface Scene {
   readonly server: TestServer
   readonly account: Account
   /** Sets a global variable until the row is over. */
-  changed(variable: string, value: string | number): Promise<void>
+  readonly changed: (variable: string, value: string | number) => Promise<void>
   /** A server for this row alone, to be stopped. */
-  ownServer(): Promise<{ server: TestServer; account: Account }>
+  readonly ownServer: () => Promise<{ server: TestServer; account: Account }>
   /** Without an account. */
-  bareServer(flags: string[]): Promise<TestServer>
-  relay(): Promise<Relay>
-  newAccount(options?: AccountOptions): Promise<Account>
-  open(config?: Partial<ConnectConfig>): Promise<Session>
+  readonly bareServer: (flags: string[]) => Promise<TestServer>
+  readonly relay: () => Promise<Relay>
+  readonly newAccount: (options?: AccountOptions) => Promise<Account>
+  readonly open: (config?: Partial<ConnectConfig>) => Promise<Session>
   /** The fault of an attempt to connect. */
-  refusal(config: Partial<ConnectConfig>): Promise<Fault>
+  readonly refusal: (config: Partial<ConnectConfig>) => Promise<Fault>
 }
 
 interface Row {
@@ -191,7 +191,7 @@ const idle: Row[] = [
     row: '1.8 offline_mode',
     on: 'moody',
     only: 'mysql',
-    make: async ({ server, account, open, refusal, changed }) => {
+    make: async ({ account, open, refusal, changed }) => {
       const s = await open(account.config)
       await changed('offline_mode', 1)
       expect(await s.ended).toBeInstanceOf(Error)
@@ -424,7 +424,7 @@ const underWay: Row[] = [
   {
     row: '2.14 max_prepared_stmt_count',
     on: 'moody',
-    make: async ({ server, account, open, changed }) => {
+    make: async ({ account, open, changed }) => {
       const s = await open(account.config)
       await run(s, 'CREATE TABLE once (n INT)')
       await s.query({ sql: 'INSERT INTO once VALUES (?)', values: [1], prepare: true })
@@ -604,7 +604,7 @@ const connecting: Row[] = [
   {
     row: '3.13 1040: max_connections',
     on: 'moody',
-    make: async ({ server, account, open, refusal, changed }) => {
+    make: async ({ account, open, refusal, changed }) => {
       await changed('max_connections', 10) // the least that MariaDB takes
       let refused: Fault | undefined
       for (let n = 0; n < 12 && !refused; n++)
@@ -788,7 +788,7 @@ const inTransactions: Row[] = [
   {
     row: '5 1290: the server is read_only',
     on: 'moody',
-    make: async ({ server, account, open, changed }) => {
+    make: async ({ account, open, changed }) => {
       const s = await open(account.config)
       await run(s, 'CREATE TABLE w (n INT)')
       await changed('read_only', 1)
@@ -803,7 +803,7 @@ const inTransactions: Row[] = [
     // The transaction is gone after it: that a COMMIT was refused is for the transaction's owner to know.
     row: '5 1290: COMMIT is refused',
     on: 'moody',
-    make: async ({ server, account, open, changed }) => {
+    make: async ({ account, open, changed }) => {
       const s = await open(account.config)
       await run(s, 'CREATE TABLE w (n INT)')
       await run(s, 'BEGIN')
@@ -912,7 +912,7 @@ describe.each(availableServers())('%s', (kind) => {
     try {
       judge(row, server.flavour, await row.make(scene))
     } finally {
-      for (const dispose of leftovers.reverse()) await dispose()
+      for (const dispose of leftovers.toReversed()) await dispose()
       await server.untilNoSessions(account.user, 10_000)
     }
   }

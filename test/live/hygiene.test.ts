@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, test } from 'vitest'
 import type { Lease, SessionInit } from '../../src/index.js'
-import { startServer, type TestServer } from '../../src/testing/server.js'
+import { startServer } from '../../src/testing/server.js'
 import {
   DRIVERS,
   failure,
@@ -91,7 +91,7 @@ describe.each(PAIRS)('a session goes home clean, on $kind with $driver', { concu
       const options = { driver, max: 1, setup: TABLE, ...(sessionInit && { sessionInit }) }
       await scene(await sharedServer(kind), options, async (s) => {
         await withOtherDatabase(s)
-        const fresh = await s.db.use(stateOf)
+        const fresh = await s.db.use((lease) => stateOf(lease))
         expect(Object.keys(fresh).length).toBeGreaterThan(200)
         const outsider = await stranger(s.account)
         for (const [trace, leave] of Object.entries(TRACES)) {
@@ -116,7 +116,7 @@ describe.each(PAIRS)('a session goes home clean, on $kind with $driver', { concu
   test('what db.query() leaves behind does not reach the next borrower either', async ({ expect }) => {
     await scene(await sharedServer(kind), { driver, max: 1, setup: TABLE }, async (s) => {
       await withOtherDatabase(s)
-      const fresh = await s.db.use(stateOf)
+      const fresh = await s.db.use((lease) => stateOf(lease))
       const statements = [
         'BEGIN',
         'SET autocommit = 0',
@@ -135,7 +135,7 @@ describe.each(PAIRS)('a session goes home clean, on $kind with $driver', { concu
         await s.db.query('INSERT INTO t (v) VALUES (1)')
         expect(await s.count('t'), sql).toBe(1)
         await s.root('DELETE FROM {db}.t')
-        expect(await s.db.use(stateOf), sql).toEqual(fresh)
+        expect(await s.db.use((lease) => stateOf(lease)), sql).toEqual(fresh)
         expect(await failure(s.db.query('EXECUTE p')), sql).toMatchObject({ errno: 1243 })
       }
     })
@@ -192,50 +192,46 @@ describe.each(PAIRS)('a session goes home clean, on $kind with $driver', { concu
 
 describe.each(PAIRS)('the reset, on $kind with $driver', ({ kind, driver }) => {
   test('costs nothing where nothing was left behind', async ({ expect }) => {
-    await scene(
-      await sharedServer(kind),
-      { driver, max: 1, relay: {}, setup: TABLE },
-      async ({ db, relay, server }) => {
-        let requests = 0
-        relay.onRequest = () => void requests++
-        await db.query('SELECT 1')
-        await db.query('SELECT COUNT(*) FROM t WHERE v = ?', [1], { prepare: true })
-        const before = requests
-        const statements = [
-          'SELECT 1',
-          'SELECT * FROM t WHERE id = 3',
-          'INSERT INTO t (v) VALUES (1)',
-          'INSERT INTO t (v) SELECT v + 1 FROM t',
-          'UPDATE t SET v = v + 1',
-          'DELETE FROM t WHERE v = 0',
-          'REPLACE INTO t (id, v) VALUES (1, 1)',
-          'SELECT id, COUNT(*) FROM t GROUP BY id ORDER BY id LIMIT 3',
-          'WITH x AS (SELECT 1 AS a) SELECT * FROM x',
-          'SHOW TABLES',
-          'EXPLAIN SELECT * FROM t',
-          "SELECT CONCAT('a', UPPER('b'), NOW(), RAND(), UUID()), LAST_INSERT_ID(), ROW_COUNT()",
-          'CREATE TABLE other (id INT)',
-          'DROP TABLE other',
-          '/* a comment */ SELECT 1',
-          'SELECT * FROM t FOR UPDATE',
-        ]
-        for (const sql of statements) await db.query(sql)
-        await db.query('SELECT COUNT(*) FROM t WHERE v = ?', [1], { prepare: true })
-        await db.use(async (lease) => {
-          for (const sql of statements) await lease.query(sql)
-        })
-        for await (const _row of db.stream('SELECT * FROM t'));
-        await failure(db.query('SELECT * FROM nowhere'))
-        await sleep(50)
-        expect(requests - before).toBe(2 * statements.length + 3)
+    await scene(await sharedServer(kind), { driver, max: 1, relay: {}, setup: TABLE }, async ({ db, relay }) => {
+      let requests = 0
+      relay.onRequest = () => void requests++
+      await db.query('SELECT 1')
+      await db.query('SELECT COUNT(*) FROM t WHERE v = ?', [1], { prepare: true })
+      const before = requests
+      const statements = [
+        'SELECT 1',
+        'SELECT * FROM t WHERE id = 3',
+        'INSERT INTO t (v) VALUES (1)',
+        'INSERT INTO t (v) SELECT v + 1 FROM t',
+        'UPDATE t SET v = v + 1',
+        'DELETE FROM t WHERE v = 0',
+        'REPLACE INTO t (id, v) VALUES (1, 1)',
+        'SELECT id, COUNT(*) FROM t GROUP BY id ORDER BY id LIMIT 3',
+        'WITH x AS (SELECT 1 AS a) SELECT * FROM x',
+        'SHOW TABLES',
+        'EXPLAIN SELECT * FROM t',
+        "SELECT CONCAT('a', UPPER('b'), NOW(), RAND(), UUID()), LAST_INSERT_ID(), ROW_COUNT()",
+        'CREATE TABLE other (id INT)',
+        'DROP TABLE other',
+        '/* a comment */ SELECT 1',
+        'SELECT * FROM t FOR UPDATE',
+      ]
+      for (const sql of statements) await db.query(sql)
+      await db.query('SELECT COUNT(*) FROM t WHERE v = ?', [1], { prepare: true })
+      await db.use(async (lease) => {
+        for (const sql of statements) await lease.query(sql)
+      })
+      for await (const _row of db.stream('SELECT * FROM t'));
+      await failure(db.query('SELECT * FROM nowhere'))
+      await sleep(50)
+      expect(requests - before).toBe(2 * statements.length + 3)
 
-        requests = 0
-        await db.transaction((tx) => tx.query('UPDATE t SET v = v + 1'))
-        await failure(db.transaction(() => Promise.reject(new Error('mine'))))
-        await sleep(50)
-        expect(requests).toBe(5) // START, UPDATE, COMMIT; START, ROLLBACK
-      },
-    )
+      requests = 0
+      await db.transaction((tx) => tx.query('UPDATE t SET v = v + 1'))
+      await failure(db.transaction(() => Promise.reject(new Error('mine'))))
+      await sleep(50)
+      expect(requests).toBe(5) // START, UPDATE, COMMIT; START, ROLLBACK
+    })
   })
 })
 
@@ -362,7 +358,7 @@ describe.each(DRIVERS.map((driver) => ({ driver })))('leases with $driver', { co
         relay.onRequest = (chunk) => (!lost && isReset(chunk) ? ((lost = true), loss) : undefined)
         await db.query('SET @mine = 1')
         const seen = await soon(Promise.all([1, 2, 3].map(() => db.query('SELECT @mine AS mine'))), 3_000)
-        expect(seen.flatMap(({ rows }) => rows)).toEqual(Array(3).fill({ mine: null }))
+        expect(seen.flatMap(({ rows }) => rows)).toEqual([{ mine: null }, { mine: null }, { mine: null }])
         expect(lost).toBe(true)
       }
       relay.resume()
@@ -419,7 +415,7 @@ describe.each(DRIVERS.map((driver) => ({ driver })))('leases with $driver', { co
     })
   })
 
-  test('what a stored function leaves behind', async ({ expect }) => {
+  test('what a stored function leaves behind', async () => {
     const setup = [TABLE, 'CREATE FUNCTION {db}.locks() RETURNS INT READS SQL DATA RETURN GET_LOCK(DATABASE(), 0)']
     await scene(await sharedServer(MARIADB), { driver, max: 1, setup }, async ({ db, account }) => {
       await db.query('SELECT locks()')
@@ -444,9 +440,9 @@ describe.each(PAIRS)('with its own settings, on $kind with $driver', ({ kind, dr
     ]
     await using server = await startServer(kind, { flags })
     await scene(server, { driver, max: 1, setup: TABLE }, async (s) => {
-      const fresh = await s.db.use(stateOf)
+      const fresh = await s.db.use((lease) => stateOf(lease))
       await s.db.use((lease) => lease.query("SET NAMES utf8mb4, sql_mode = 'ANSI', @mine = 1"))
-      expect(await s.db.use(stateOf)).toEqual(fresh)
+      expect(await s.db.use((lease) => stateOf(lease))).toEqual(fresh)
       await s.db.use((lease) => lease.query('INSERT INTO t (v) VALUES (1)'))
       expect((await s.db.query('SELECT COUNT(*) AS n FROM t')).rows).toEqual([{ n: 0 }])
       await s.db.transaction((tx) => tx.query('INSERT INTO t (v) VALUES (1)'))

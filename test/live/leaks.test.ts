@@ -155,7 +155,7 @@ describe.each(DRIVERS.map((driver) => ({ driver })))('leaks with $driver', { con
         `SELECT '${'x'.repeat(300)}secret'`,
       ]
       const leases = await Promise.all(statements.map(() => db.acquire()))
-      await Promise.all(statements.map((sql, n) => leases[n]?.query(sql).catch(() => {})))
+      await Promise.all(statements.map(async (sql, n) => leases[n]?.query(sql).catch(() => {})))
       await until(() => said.texts.length === statements.length, 3_000)
       const told = [...said.texts, ...said.events.map((event) => event.lastSql ?? '')]
       expect(told.filter((text) => /secret|4111|5ec2e7/i.test(text))).toEqual([])

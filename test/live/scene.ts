@@ -61,9 +61,9 @@ export interface Scene {
   /** What the pool is told to connect to: for a second one. */
   readonly url: string
   /** As root, in no session of the account; `{db}` is the account's database. */
-  root<Row = Record<string, unknown>>(sql: string, values?: readonly unknown[]): Promise<Row[]>
+  readonly root: <Row = Record<string, unknown>>(sql: string, values?: readonly unknown[]) => Promise<Row[]>
   /** Rows of a table of the account, as root sees them. */
-  count(table: string, where?: string): Promise<number>
+  readonly count: (table: string, where?: string) => Promise<number>
 }
 
 /** An account, a pool and what happens to it; in the end an audit: everything is home, and the server has let go of all. */
@@ -138,7 +138,7 @@ export async function until(look: () => unknown, withinMs = 3_000): Promise<void
   for (;;) {
     try {
       if ((await look()) !== false) return
-      if (performance.now() > deadline) throw new Error(`still not so after ${withinMs} ms: ${look}`)
+      if (performance.now() > deadline) throw new Error(`still not so after ${withinMs} ms: ${String(look)}`)
     } catch (error) {
       if (performance.now() > deadline) throw error
     }

@@ -1,0 +1,53 @@
+import type { Slot } from './slot.js'
+import type { Line, Waiter } from './waiter.js'
+
+/** What a waiter's end is told to. */
+interface Home {
+  served(waiter: Standing, slot: Slot): void
+  /** Served or failed: nothing of it may remain. */
+  left(waiter: Standing): void
+}
+
+/** A waiter with a promise behind it. */
+export class Standing implements Waiter {
+  before: Waiter | undefined = undefined
+  behind: Waiter | undefined = undefined
+  line: Line | undefined = undefined
+  settled = false
+  readonly deadline: number
+  readonly since: number
+  readonly timeoutMs: number
+  readonly signal: AbortSignal | undefined
+  readonly #home: Home
+  readonly #resolve: (slot: Slot) => void
+  readonly #reject: (error: unknown) => void
+
+  constructor(
+    home: Home,
+    resolve: (slot: Slot) => void,
+    reject: (error: unknown) => void,
+    now: number,
+    timeoutMs: number,
+    signal: AbortSignal | undefined,
+  ) {
+    this.#home = home
+    this.#resolve = resolve
+    this.#reject = reject
+    this.since = now
+    this.deadline = now + timeoutMs
+    this.timeoutMs = timeoutMs
+    this.signal = signal
+  }
+
+  serve(slot: Slot): void {
+    this.settled = true
+    this.#home.served(this, slot)
+    this.#resolve(slot)
+  }
+
+  fail(error: unknown): void {
+    this.settled = true
+    this.#home.left(this)
+    this.#reject(error)
+  }
+}
