@@ -239,9 +239,11 @@ export class Lender {
       events.opened.publish({ pool: this.options.name, threadId: session.threadId, openedInMs: now - began })
     }
     void session.ended.then(() => this.#carryOut(this.#ledger.lost(slot, this.clock.now())))
-    permit.revoked.addEventListener('abort', () => this.retire(slot, 'revoked'), { once: true })
     this.#budget.learned?.({ maxSessions: learned.limits.maxUserConnections ?? Infinity })
     this.#carryOut(this.#ledger.opened(slot, toldBy(learned), now))
+    // Wanted back while it was being opened: who waits for it gets it first, or two pools would open and close for ever.
+    if (permit.revoked.aborted) this.retire(slot, 'revoked')
+    else permit.revoked.addEventListener('abort', () => this.retire(slot, 'revoked'), { once: true })
     this.#letGo(slot)
   }
 

@@ -1,4 +1,4 @@
-import type { Flavour, Session } from '../driver.js'
+import type { Flavour, Result, Server, Session } from '../driver.js'
 import type { Told } from './ledger.js'
 
 /** What the server told of its limits, from the newest session. `undefined`: it did not tell, or there is none. */
@@ -28,14 +28,22 @@ export interface Identity {
   readonly peer: string
 }
 
+/** Which database and which roles a session works with; empty for none. */
+export interface Home {
+  readonly database: string
+  readonly role: string
+}
+
 /** What a new session learned, in one round trip. */
 export interface Learned {
   readonly limits: Limits
   readonly identity: Identity
   /** Sessions that the account held then, this one among them; 0 when nobody counts. */
   readonly accountHeld: number
-  /** Statements that make the session whole again after a reset. */
-  readonly restore: readonly string[]
+  /** Makes the session whole again after a reset; undefined when the server did not tell how it was. */
+  readonly restore: string | undefined
+  /** What no reset takes back. */
+  readonly home: Home
   /** The server begins a transaction by itself: no session is ever provably clean. */
   readonly autocommit: boolean
 }
@@ -63,7 +71,7 @@ const COLUMNS = {
     "IF(@@session.max_user_connections > 0, (SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = SUBSTRING_INDEX(USER(), '@', 1)), 0)",
 } as const
 
-type Column = keyof typeof COLUMNS | 'maxStatementTime'
+type Column = keyof typeof COLUMNS | 'maxStatementTime' | 'role'
 type Answers = Record<Column, string>
 
 /** One text: rows may be arrays, nested or cast by the user's driver options, but a single string is a single string. */
@@ -72,9 +80,26 @@ function question(columns: readonly (readonly [string, string])[]): string {
   return `SELECT CONCAT_WS('\\n', ${columns.map(([, sql]) => `IFNULL(${sql}, '')`).join(', ')}) AS learned`
 }
 
-function columnsFor(flavour: Flavour): (readonly [string, string])[] {
-  const statementTime = flavour === 'mariadb' ? '@@session.max_statement_time * 1000' : '@@session.max_execution_time'
-  return [...Object.entries(COLUMNS), ['maxStatementTime', statementTime]]
+function columnsFor(server: Server): (readonly [string, string])[] {
+  const statementTime =
+    server.flavour === 'mariadb' ? '@@session.max_statement_time * 1000' : '@@session.max_execution_time'
+  return [...Object.entries(COLUMNS), ['maxStatementTime', statementTime], ['role', roleOf(server)]]
+}
+
+/** Where a session works now. */
+export async function whereIs(session: Session): Promise<Home> {
+  const columns = [['database', COLUMNS.database] as const, ['role', roleOf(session.server)] as const]
+  const [database = '', role = ''] = textsOf(await session.query({ sql: question(columns) }))
+  return { database, role }
+}
+
+/** MySQL has roles from 8.0 on. */
+function roleOf({ flavour, version }: Server): string {
+  return flavour === 'mariadb' || Number.parseInt(version, 10) >= 8 ? 'CURRENT_ROLE()' : "''"
+}
+
+function textsOf({ rows }: Result): string[] {
+  return String(onlyValue(rows[0])).split('\n')
 }
 
 /** What the ledger's decisions need of it. */
@@ -89,12 +114,12 @@ export function toldBy({ limits, accountHeld }: Learned): Told {
 
 /** Asks the session what holds for it, and tells it. A server, or a proxy, that does not answer such questions tells nothing. */
 export async function learn(session: Session): Promise<Learned> {
-  const columns = columnsFor(session.server.flavour)
+  const columns = columnsFor(session.server)
   const answer = await session.query({ sql: question(columns) }).catch((error: unknown) => {
     if (!session.alive || (error as { session?: unknown }).session !== 'usable') throw error
     return undefined
   })
-  const texts = answer === undefined ? [] : String(onlyValue(answer.rows[0])).split('\n')
+  const texts = answer === undefined ? [] : textsOf(answer)
   const answers = Object.fromEntries(columns.map(([name], index) => [name, texts[index] ?? ''])) as Answers
   session.traits = {
     maxAllowedPacket: positive(answers.maxAllowedPacket),
@@ -119,27 +144,25 @@ function read(session: Session, answers: Answers): Learned {
     },
     identity: { connectionId: answers.connectionId || String(session.threadId), peer: answers.peer },
     accountHeld: Number(answers.accountHeld) || 0,
-    restore: restoring(answers, flavour),
+    restore: restoring(answers),
+    home: { database: answers.database, role: answers.role },
     autocommit: answers.autocommit !== '0',
   }
 }
 
 /**
  * A reset sets session variables to the server's defaults, not to what the handshake had asked for: MySQL loses the
- * character set, both lose the sql_mode that the driver's IGNORE_SPACE flag had made, and MariaDB keeps a `USE`.
+ * character set, both lose the sql_mode that the driver's IGNORE_SPACE flag had made.
  */
-function restoring(answers: Answers, flavour: Flavour): string[] {
-  if (answers.charsetClient === '') return []
+function restoring(answers: Answers): string | undefined {
+  if (answers.charsetClient === '') return undefined
   const set = [
     `character_set_client = ${answers.charsetClient}`,
     `character_set_results = ${answers.charsetResults || 'NULL'}`,
     `collation_connection = ${answers.collation}`,
     `sql_mode = '${answers.sqlMode.replaceAll("'", "''")}'`,
   ]
-  const statements = [`SET ${set.map((one) => `SESSION ${one}`).join(', ')}`]
-  if (flavour === 'mariadb' && answers.database !== '')
-    statements.push(`USE \`${answers.database.replaceAll('`', '``')}\``)
-  return statements
+  return `SET ${set.map((one) => `SESSION ${one}`).join(', ')}`
 }
 
 /** Whatever form the driver's options give to rows. */

@@ -15,14 +15,14 @@ export function localBudget(account: string): LocalBudget {
 }
 
 class LocalPermit implements Permit {
-  readonly grantedAt: number
+  /** Since when its session is in use; undefined while it is being opened. */
+  usedSince: number | undefined = undefined
   readonly #budget: LocalBudget
   readonly #revocation = new AbortController()
   #idle = false
 
-  constructor(budget: LocalBudget, grantedAt: number) {
+  constructor(budget: LocalBudget) {
     this.#budget = budget
-    this.grantedAt = grantedAt
   }
 
   get revoked(): AbortSignal {
@@ -33,6 +33,7 @@ class LocalPermit implements Permit {
   }
   set idle(idle: boolean) {
     this.#idle = idle
+    this.usedSince ??= this.#budget.now
     // Not now: the pool is in the middle of noting where its session went.
     if (idle && this.#budget.wanted) queueMicrotask(() => this.#budget.askBack())
   }
@@ -59,6 +60,10 @@ export class LocalBudget implements Budget {
 
   constructor(clock: Clock) {
     this.#clock = clock
+  }
+
+  get now(): number {
+    return this.#clock.now()
   }
 
   /** Sessions that are held now. */
@@ -117,7 +122,7 @@ export class LocalBudget implements Budget {
     for (const reservation of this.#line) {
       if (this.#granted.size >= this.#limit) break
       this.#line.delete(reservation)
-      const permit = new LocalPermit(this, this.#clock.now())
+      const permit = new LocalPermit(this)
       this.#granted.add(permit)
       reservation.grant(permit)
     }
@@ -131,9 +136,8 @@ export class LocalBudget implements Budget {
   #askTheOldest(): void {
     this.#nextAsking = undefined
     this.askBack()
-    const now = this.#clock.now()
     const due = [...this.#granted].filter(
-      ({ revoked, grantedAt }) => !revoked.aborted && now - grantedAt >= ASK_BACK_EVERY_MS,
+      ({ revoked, usedSince = Infinity }) => !revoked.aborted && this.now - usedSince >= ASK_BACK_EVERY_MS,
     )
     const asked = [...this.#granted].some(({ revoked }) => revoked.aborted)
     if (!asked) due[0]?.askBack()

@@ -3,7 +3,7 @@ import type { Clock } from '../clock.js'
 import type { Driver, Session } from '../driver.js'
 import { HoldfastError } from '../errors.js'
 import { Fault, toFault } from '../faults/fault.js'
-import { learn, type Learned } from './limits.js'
+import { learn, whereIs, type Home, type Learned } from './limits.js'
 import type { SessionInit } from './options.js'
 
 /** A session ready to be lent, with what it learned. */
@@ -101,8 +101,8 @@ export class Opener {
 
   /** sessionInit may raise wait_timeout, which the pool must know; what a reset restores is the state before it. */
   async #again(session: Session, before: Learned): Promise<Learned> {
-    const { limits } = await learn(session)
-    return { ...before, limits }
+    const { limits, autocommit } = await learn(session)
+    return { ...before, limits, autocommit }
   }
 }
 
@@ -127,8 +127,20 @@ async function initialize(session: Session, sessionInit: SessionInit | undefined
 /** Makes a session as good as new: nothing that its last user left behind is seen by the next. */
 export async function cleanse(session: Session, learned: Learned, sessionInit: SessionInit | undefined): Promise<void> {
   await session.reset()
-  for (const sql of learned.restore) await session.query({ sql })
+  if (learned.restore !== undefined) {
+    await session.query({ sql: learned.restore })
+    await goHome(session, learned.home)
+  }
   await initialize(session, sessionInit)
+}
+
+/** No reset takes back `USE` and `SET ROLE`. */
+async function goHome(session: Session, home: Home): Promise<void> {
+  const now = await whereIs(session)
+  if (now.role !== home.role) throw new Error('another role is set')
+  if (now.database === home.database) return
+  if (home.database === '') throw new Error('a database is in use')
+  await session.query({ sql: `USE \`${home.database.replaceAll('`', '``')}\`` })
 }
 
 /** Runs a task whose signal aborts after `ms`, or with `signal`; settles then, whatever the task does. */

@@ -4,8 +4,29 @@ import type { Session } from '../../src/driver.js'
 import type { ConnectConfig } from '../../src/drivers/config.js'
 import { Fault } from '../../src/faults/fault.js'
 import { startRelay } from '../../src/testing/relay.js'
-import { availableServers, startServer, type Account, type TestServer } from '../../src/testing/server.js'
+import {
+  availableServers,
+  startServer,
+  type Account,
+  type ServerKind,
+  type ServerOptions,
+  type TestServer,
+} from '../../src/testing/server.js'
 import { connect, DRIVERS, PAIRS, untilBusy, Watch } from './drivers.js'
+
+const servers = new Map<string, Promise<TestServer>>()
+
+/** Both drivers are tried on the same servers, each with an account of its own. */
+function sharedServer(kind: ServerKind, options: ServerOptions = {}): Promise<TestServer> {
+  const key = `${kind} ${options.tls ?? false}`
+  const server = servers.get(key) ?? startServer(kind, options)
+  servers.set(key, server)
+  return server
+}
+
+afterAll(async () => {
+  for (const server of servers.values()) await (await server)[Symbol.asyncDispose]()
+})
 
 /** What both drivers must do behind the port `Driver`, on every server. */
 describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
@@ -15,7 +36,7 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
   const open: Session[] = []
 
   beforeAll(async () => {
-    server = await startServer(kind)
+    server = await sharedServer(kind)
     account = await server.createAccount()
     await server.query(
       `CREATE TABLE ${account.database}.t (id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY, name VARCHAR(40), n INT)`,
@@ -24,9 +45,6 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
     await server.query(
       `CREATE PROCEDURE ${account.database}.half() BEGIN INSERT INTO t (name) VALUES ('half'); SELECT * FROM missing; END`,
     )
-  })
-  afterAll(async () => {
-    await server[Symbol.asyncDispose]()
   })
   beforeEach(() => {
     watch = new Watch()
@@ -621,11 +639,8 @@ describe.each(PAIRS)('$name with TLS on $kind', ({ kind, name }) => {
   let watch: Watch
 
   beforeAll(async () => {
-    server = await startServer(kind, { tls: true })
+    server = await sharedServer(kind, { tls: true })
     account = await server.createAccount()
-  })
-  afterAll(async () => {
-    await server[Symbol.asyncDispose]()
   })
   beforeEach(() => {
     watch = new Watch()
@@ -699,7 +714,7 @@ describe.each(PAIRS)('$name with TLS on $kind', ({ kind, name }) => {
 
 describe.each(availableServers())('on %s, after wait_timeout passed while the process stood still', (kind) => {
   test('a ping and a statement say that nothing was done, plain and with TLS', async () => {
-    await using server = await startServer(kind, { tls: true })
+    const server = await sharedServer(kind, { tls: true })
     const account = await server.createAccount()
     const watch = new Watch()
     const ways = DRIVERS.flatMap((name) =>

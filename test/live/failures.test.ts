@@ -1,3 +1,4 @@
+import { getEventListeners } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { SqlError } from 'mariadb'
 import { describe, test } from 'vitest'
@@ -406,6 +407,105 @@ describe.each(DRIVERS.map((driver) => ({ driver })))(
         }
         relay.resume()
         expect((await soon(db.query('SELECT 1 AS one'), 4_000)).rows).toEqual([{ one: 1 }])
+      })
+    })
+
+    test('timeouts and aborts in a hail: every answer is its own, and nothing is left', async ({ expect }) => {
+      const server = await sharedServer(MARIADB)
+      await scene(
+        server,
+        { driver, max: 4, account: { maxUserConnections: 6 }, setup: TABLE },
+        async ({ db, account }) => {
+          const outcomes: string[] = []
+          const one = async (n: number): Promise<void> => {
+            const controller = new AbortController()
+            const options = n % 3 === 0 ? { timeoutMs: 1 + (n % 40) } : n % 3 === 1 ? { signal: controller.signal } : {}
+            if (n % 3 === 1) setTimeout(() => controller.abort(), n % 30)
+            const prepare = n % 5 === 0
+            try {
+              const { rows } = await db.query('SELECT ? AS n, SLEEP(?) AS hail', [n, (n % 7) / 500], {
+                ...options,
+                prepare,
+              })
+              outcomes.push(Number(rows[0].n) === n ? 'right' : `wrong: ${rows[0].n} for ${n}`)
+            } catch (error) {
+              outcomes.push((error as { code: string }).code)
+            }
+          }
+          for (let wave = 0; wave < 6; wave++) {
+            await soon(Promise.all(Array.from({ length: 60 }, (_, n) => one(wave * 60 + n))), 10_000)
+          }
+          expect(outcomes).toHaveLength(360)
+          const allowed = ['right', 'QUERY_TIMEOUT', 'POOL_ACQUIRE_TIMEOUT', 'ABORTED']
+          expect(outcomes.filter((each) => !allowed.includes(each))).toEqual([])
+          expect(outcomes.filter((each) => each === 'right').length).toBeGreaterThanOrEqual(120)
+          await untilNotRunning(server, account.user, 'hail')
+          expect(await soon(Promise.all([1, 2, 3, 4].map(() => db.query('SELECT SLEEP(0.05)'))))).toHaveLength(4)
+        },
+      )
+    })
+
+    test('one signal for all that waits and runs: no listener is left on it, and no warning', async ({ expect }) => {
+      const setup = [TABLE, 'INSERT INTO {db}.t (v) VALUES (1), (2), (3)']
+      await scene(await sharedServer(MARIADB), { driver, max: 2, setup }, async ({ db }) => {
+        const warnings: Error[] = []
+        const onWarning = (warning: Error): void =>
+          void (warning.name.startsWith('MaxListeners') && warnings.push(warning))
+        process.on('warning', onWarning)
+        const { signal } = new AbortController()
+        const before = getEventListeners(signal, 'abort').length
+        await Promise.all(Array.from({ length: 100 }, () => db.query('SELECT 1', [], { signal })))
+        await Promise.all(
+          Array.from({ length: 20 }, () => db.transaction((tx) => tx.query('SELECT 1', [], { signal }), { signal })),
+        )
+        await db.use(
+          (lease) => Promise.all(Array.from({ length: 50 }, () => lease.query('SELECT 1', [], { signal }))),
+          { signal },
+        )
+        for (let n = 0; n < 20; n++)
+          for await (const _row of db.stream('SELECT * FROM t', [], { signal })) if (n % 2) break
+        for (let n = 0; n < 20; n++) await failure(db.query('SELEC', [], { signal }))
+        await sleep(20)
+        expect(getEventListeners(signal, 'abort').length).toBe(before)
+        process.off('warning', onWarning)
+        expect(warnings).toEqual([])
+      })
+    })
+
+    test('a server that stands still: timeoutMs rejects in time, and all goes on when it moves again', async ({
+      expect,
+    }) => {
+      await using server = await startServer(MARIADB)
+      await scene(server, { driver, max: 2, setup: TABLE }, async ({ db, count }) => {
+        await Promise.all([1, 2].map(() => db.query('SELECT SLEEP(0.05)')))
+        await server.freeze()
+        const stuck = Array.from({ length: 5 }, (_, n) => {
+          const work = db.query('INSERT INTO t (v) VALUES (?)', [n], { timeoutMs: 500 })
+          return soon(failure(work), 2_500)
+        })
+        for (const error of await Promise.all(stuck)) {
+          expect(['QUERY_TIMEOUT', 'POOL_ACQUIRE_TIMEOUT']).toContain(error.code)
+        }
+        server.thaw()
+        expect((await soon(db.query('SELECT 1 AS one'), 6_000)).rows).toEqual([{ one: 1 }])
+        expect(await count('t')).toBeLessThanOrEqual(2)
+      })
+    })
+
+    test('two hundred reads under way when the network resets: all are run again, with few dials', async ({
+      expect,
+    }) => {
+      await scene(await sharedServer(MARIADB), { driver, max: 5, relay: { delayMs: 2 } }, async ({ db, relay }) => {
+        await db.query('SELECT 1')
+        const reads = Array.from({ length: 200 }, (_, n) =>
+          db.query('SELECT ? AS n, SLEEP(0.005)', [n], { idempotent: true }).then(({ rows }) => Number(rows[0].n)),
+        )
+        for (let round = 0; round < 4; round++) {
+          await sleep(40)
+          relay.reset()
+        }
+        expect(await soon(Promise.all(reads), 10_000)).toEqual([...Array(200).keys()])
+        expect(relay.accepted).toBeLessThan(60)
       })
     })
 

@@ -26,7 +26,9 @@ const INCIDENTAL =
 async function stateOf(lease: Lease): Promise<Record<string, string>> {
   const { rows } = await lease.query<{ Variable_name: string; Value: string }>('SHOW SESSION VARIABLES')
   const state = Object.fromEntries(rows.map((row) => [row.Variable_name, row.Value]))
-  const { rows: more } = await lease.query('SELECT DATABASE() AS db, @mine AS mine, @other AS other')
+  const { rows: more } = await lease.query(
+    'SELECT DATABASE() AS db, CURRENT_ROLE() AS role, @mine AS mine, @other AS other',
+  )
   for (const name of Object.keys(state)) if (INCIDENTAL.test(name)) delete state[name]
   return { ...state, ...more[0] }
 }
@@ -68,6 +70,17 @@ const TRACES: Record<string, (lease: Lease, scene: Scene) => Promise<unknown>> =
     for await (const _row of lease.stream('SELECT @mine := 5')) break
   },
   'an open HANDLER': (lease) => lease.query('HANDLER t OPEN'),
+  'SET ROLE': async (lease, { account, root }) => {
+    await root(`CREATE ROLE IF NOT EXISTS '${account.user}_role'`)
+    await root(`GRANT SELECT ON {db}.* TO '${account.user}_role'`)
+    await root(`GRANT '${account.user}_role' TO '${account.user}'@'%'`)
+    await lease.query(`SET ROLE '${account.user}_role'`)
+  },
+  'FLUSH TABLES WITH READ LOCK': async (lease, { account, root }) => {
+    await root(`GRANT RELOAD ON *.* TO '${account.user}'@'%'`)
+    await lease.query('FLUSH TABLES t WITH READ LOCK')
+  },
+  'temporary table by SELECT': (lease) => lease.query('CREATE TEMPORARY TABLE IF NOT EXISTS t AS SELECT 1 AS hidden'),
   'FOREIGN_KEY_CHECKS = 0': (lease) => lease.query('SET foreign_key_checks = 0, unique_checks = 0'),
 }
 
@@ -170,6 +183,25 @@ describe.each(PAIRS)('a session goes home clean, on $kind with $driver', { concu
       // A snapshot of long ago is a trace as well.
       await s.root('INSERT INTO {db}.t (v) VALUES (4)')
       expect((await s.db.query('SELECT COUNT(*) AS n FROM t')).rows).toEqual([{ n: 2 }])
+    })
+  })
+
+  test('prepared statements work after a reset, and do not pile up', async ({ expect }) => {
+    const server = await sharedServer(kind)
+    await scene(server, { driver, max: 1, setup: TABLE }, async ({ db }) => {
+      const sql = 'SELECT ? + 1 AS n'
+      for (let round = 0; round < 30; round++) {
+        const { rows } = await db.query(sql, [round], { prepare: true })
+        expect(Number(rows[0].n)).toBe(round + 1)
+        await db.query('INSERT INTO t (v) VALUES (?)', [round], { prepare: true })
+        await db.query(round % 2 ? 'SET @mine = 1' : 'SET NAMES latin1')
+        await db.use(async (lease) => {
+          expect(Number((await lease.query(sql, [7], { prepare: true })).rows[0].n)).toBe(8)
+          await lease.query('SET @mine = ?', [1], { prepare: true })
+        })
+      }
+      expect((await db.query('SELECT COUNT(*) AS n FROM t')).rows).toEqual([{ n: 30 }])
+      expect(db.stats().total.opened).toBe(1)
     })
   })
 

@@ -4,7 +4,7 @@ import { createPool, type Pool, type PoolOptions } from '../../src/index.js'
 import { startScript } from '../../src/testing/process.js'
 import { startRelay } from '../../src/testing/relay.js'
 import { startServer, type Account, type ServerKind, type TestServer } from '../../src/testing/server.js'
-import { crowd, eachDriver, nothingLeft, optionsFor, outcome, sleep, stranger, tally, until, watchLag, withPool, type DriverName } from './support.js'
+import { crowd, eachDriver, keepBusy, nothingLeft, optionsFor, outcome, sleep, stranger, tally, until, watchLag, withPool, type DriverName } from './support.js'
 
 /** One server of each kind, with each set of flags: accounts keep the tests apart. */
 const servers = new Map<string, Promise<TestServer>>()
@@ -18,16 +18,6 @@ function serverOf(kind: ServerKind, ...flags: readonly string[]): () => TestServ
     server = await (servers.get(key) as Promise<TestServer>)
   })
   return () => server
-}
-
-/** Runs `task` from `workers` at once, over and over until `done`; tells how each run settled. */
-async function load(workers: number, done: () => boolean, task: () => Promise<unknown>): Promise<Record<string, number>> {
-  const outcomes: { error?: unknown }[] = []
-  const worker = async (): Promise<void> => {
-    while (!done()) outcomes.push(await outcome(task()))
-  }
-  await Promise.all(Array.from({ length: workers }, worker))
-  return tally(outcomes)
 }
 
 describe.concurrent.each(eachDriver())('at the limit of an account, on $kind with $driver', ({ kind, driver }) => {
@@ -80,8 +70,9 @@ describe.concurrent.each(eachDriver())('at the limit of an account, on $kind wit
     const account = await server().createAccount({ maxUserConnections: 3 })
     await withPool({ server: server(), account, driver, options: { max: 10, maxLifetimeMs: 100 } }, async (db) => {
       const deadline = performance.now() + 25_000
-      const done = (): boolean => db.stats().total.retired >= aged || performance.now() > deadline
-      const { ok, ...failed } = await load(8, done, () => db.query('SELECT 1, SLEEP(0.002)'))
+      using load = keepBusy(8, () => db.query('SELECT 1, SLEEP(0.002)'))
+      while (db.stats().total.retired < aged && performance.now() < deadline) await sleep(10)
+      const { ok, ...failed } = await load.stop()
       expect(failed).toEqual({})
       expect(ok).toBeGreaterThan(aged)
       expect(db.stats().total.retired).toBeGreaterThanOrEqual(aged)
@@ -95,16 +86,13 @@ describe.concurrent.each(eachDriver())('at the limit of an account, on $kind wit
     await withPool({ server: server(), account, driver, options: { max: 10 } }, async (db) => {
       let killed = 0
       const deadline = performance.now() + 25_000
-      const done = (): boolean => killed >= many || performance.now() > deadline
-      const killing = (async () => {
-        while (!done()) {
-          const [victim] = (await server().sessions(account.user)).sort(() => Math.random() - 0.5)
-          if (victim) await server().kill(victim.id).then(() => killed++, () => {})
-          await sleep(10)
-        }
-      })()
-      const { ok, ...failed } = await load(6, done, () => db.query('SELECT 1, SLEEP(0.003)', [], { idempotent: true }))
-      await killing
+      using load = keepBusy(6, () => db.query('SELECT 1, SLEEP(0.003)', [], { idempotent: true }))
+      while (killed < many && performance.now() < deadline) {
+        const [victim] = (await server().sessions(account.user)).sort(() => Math.random() - 0.5)
+        if (victim) await server().kill(victim.id).then(() => killed++, () => {})
+        await sleep(10)
+      }
+      const { ok, ...failed } = await load.stop()
       expect(failed).toEqual({})
       expect(ok).toBeGreaterThan(many / 2)
       expect(killed).toBeGreaterThanOrEqual(many)
@@ -121,19 +109,17 @@ describe.concurrent.each(eachDriver())('at the limit of an account, on $kind wit
       await locker.query('BEGIN')
       await locker.query('SELECT * FROM t WHERE id = 1 FOR UPDATE')
 
-      let over = false
-      const others = load(3, () => over, () => db.query('SELECT SLEEP(0.005)'))
-      const late = await outcome(db.query('UPDATE t SET n = n + 1 WHERE id = 1', [], { timeoutMs: 400 }))
+      using others = keepBusy(3, () => db.query('SELECT SLEEP(0.005)'))
+      const late = await outcome(db.query('UPDATE t SET n = n + 1 WHERE id = 1', [], { timeoutMs: 1_000 }))
       expect(late.error).toMatchObject({ code: 'QUERY_TIMEOUT', effect: 'unknown' })
-      expect(late.ms).toBeLessThan(1_000)
-      const slept = await outcome(db.query('SELECT SLEEP(25)', [], { timeoutMs: 300 }))
+      expect(late.ms).toBeLessThan(2_500)
+      const slept = await outcome(db.query('SELECT SLEEP(25)', [], { timeoutMs: 1_000 }))
       expect(slept.error).toMatchObject({ code: 'QUERY_TIMEOUT' })
       expect(db.stats().ghost).toBeGreaterThanOrEqual(1)
       await until('the ghosts are laid', () => db.stats().ghost === 0 || db.stats(), 4_000)
       const statements = (await server().sessions(account.user)).map(({ info }) => info ?? '')
       expect(statements.filter((sql) => /UPDATE|SLEEP\(25\)/.test(sql))).toEqual([])
-      over = true
-      const { ok, ...failed } = await others
+      const { ok, ...failed } = await others.stop()
       expect(failed).toEqual({})
       expect(ok).toBeGreaterThan(10)
 
@@ -329,13 +315,11 @@ describe.concurrent.each(eachDriver(['mariadb-10.11']))('limits and others, on $
     await withPool({ server: server(), account, driver, options: { max: 8, maxLifetimeMs: 500 } }, async (db) => {
       await crowd(8, () => db.query('SELECT SLEEP(0.05)'))
       await server().query(`ALTER USER ? WITH MAX_USER_CONNECTIONS 1`, [account.user])
-      let over = false
-      const working = load(8, () => over, () => db.query('SELECT SLEEP(0.005)'))
+      using working = keepBusy(8, () => db.query('SELECT SLEEP(0.005)'))
       await until('one is left', () => (db.stats().held === 1 && db.stats().ceiling === 1) || db.stats())
       await server().query(`ALTER USER ? WITH MAX_USER_CONNECTIONS 0`, [account.user])
       await until('all are there', () => db.stats().held === 8 || db.stats(), 8_000)
-      over = true
-      const { ok, ...failed } = await working
+      const { ok, ...failed } = await working.stop()
       expect(failed).toEqual({})
       expect(ok).toBeGreaterThan(50)
     })
@@ -374,18 +358,20 @@ describe.concurrent.each(eachDriver(['mariadb-10.11', 'mysql-9.7']))('pools that
     await nothingLeft(server(), account, a, b)
   })
 
-  test('a busy pool gives way to the other pool of its process as its leases come home', async () => {
+  test.each(['a near server', 'a slow network'])('a busy pool gives way to the other pool of its process as its leases come home: %s', async (network) => {
     const account = await server().createAccount({ maxUserConnections: 1 })
-    const [a, b] = [make(account, { name: 'a' }), make(account, { name: 'b' })]
-    let over = false
-    const busy = load(4, () => over, () => a.query('SELECT SLEEP(0.02)'))
+    // Opening a session takes longer then than a pool is left with one that others want.
+    await using relay = await startRelay(server(), { delayMs: network === 'a slow network' ? 20 : 0 })
+    const [a, b] = [make(account, { name: 'a', port: relay.port }), make(account, { name: 'b', port: relay.port })]
+    using busy = keepBusy(4, () => a.query('SELECT SLEEP(0.02)'))
     await until('a is busy', () => a.stats().leased === 1 && a.stats().waiting > 0)
     const guests = []
     for (let index = 0; index < 5; index++) guests.push(await outcome(b.query('SELECT 1')))
-    over = true
-    const { ok: _, ...failed } = await busy
+    const between = busy.outcomes.length
+    const { ok: _, ...failed } = await busy.stop()
     expect(tally(guests)).toEqual({ ok: 5 })
-    expect(guests.map(({ ms }) => ms).sort((a, b) => a - b)[2], 'median wait of the guests').toBeLessThan(700)
+    expect(guests.map(({ ms }) => ms).sort((x, y) => x - y)[2], 'median wait of the guests').toBeLessThan(1_500)
+    expect(between, 'a gets on as well').toBeGreaterThan(0)
     expect(failed).toEqual({})
     await nothingLeft(server(), account, a, b)
   })

@@ -472,8 +472,8 @@ describe.concurrent.each(eachDriver(['mariadb-10.11']))('drain, with $driver', (
   test('with ghosts: their statements are ended on the server first', async () => {
     for (const waitMs of [0, 100]) {
       const { db, account } = await opened({ max: 3 })
-      await db.query('SELECT 1')
-      expect(tally(await crowd(2, () => db.query('SELECT SLEEP(20)', [], { timeoutMs: 200 })))).toEqual({ QUERY_TIMEOUT: 2 })
+      await crowd(3, () => db.query('SELECT SLEEP(0.1)'))
+      expect(tally(await crowd(2, () => db.query('SELECT SLEEP(20)', [], { timeoutMs: 300 })))).toEqual({ QUERY_TIMEOUT: 2 })
       await sleep(waitMs)
       const { error, ms } = await outcome(db.drain())
       expect(error).toBeUndefined()
@@ -655,9 +655,9 @@ describe.concurrent.each(eachDriver(['mariadb-10.11']))('what it tells, with $dr
         await failing('1054', db.query('SELECT nothing FROM t WHERE v = ?', [secret], { prepare }))
         await failing('timeout', db.query('SELECT ?, SLEEP(5)', [secret], { prepare, timeoutMs: 150 }))
         await failing('abort', db.query('SELECT ?, SLEEP(5)', [secret], { prepare, signal: AbortSignal.timeout(150) }))
-        const lost = outcome(db.query('SELECT ?, SLEEP(4)', [secret], { prepare }))
-        await until('it runs', async () => (await running(account, 'SLEEP(4)')) === 1)
-        for (const { id, info } of await server.sessions(account.user)) if (info?.includes('SLEEP(4)')) await server.kill(id)
+        const lost = outcome(db.query('SELECT ?, SLEEP(15)', [secret], { prepare }))
+        await until('it runs', async () => (await running(account, 'SLEEP(15)')) === 1)
+        for (const { id, info } of await server.sessions(account.user)) if (info?.includes('SLEEP(15)')) await server.kill(id)
         await failing('lost', lost.then(({ error }) => Promise.reject(error as unknown)))
       }
       await failing('wrong number of values', db.query('SELECT ?, ?', [secret], { prepare: true }))

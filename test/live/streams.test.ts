@@ -199,6 +199,22 @@ describe.each(PAIRS)('streams on $kind with $driver', { concurrent: true }, ({ k
     })
   })
 
+  test('what ends a stream that was left early never hits the statement after it', async ({ expect }) => {
+    const setup = [...MANY, 'CREATE TABLE {db}.log (n INT)']
+    await scene(await sharedServer(kind), { driver, max: 3, setup }, async ({ db, count }) => {
+      await Promise.all([1, 2].map(() => db.query('SELECT SLEEP(0.02)')))
+      // Of all sizes, so that the server is done before, at, and after the moment at which it is told to stop.
+      await db.use(async (lease) => {
+        for (let n = 0; n < 40; n++) {
+          for await (const _row of lease.stream(`${HUGE} WHERE a.id <= ${1 + (n % 10) * 3}`)) break
+          await lease.query('INSERT INTO log VALUES (?)', [n])
+          expect((await lease.query('SELECT COUNT(*) AS n FROM many')).rows).toEqual([{ n: 1_000 }])
+        }
+      })
+      expect(await count('log')).toBe(40)
+    })
+  })
+
   test('net_write_timeout = 1 and a reader that pauses 3 s: STREAM_BROKEN, never a quiet end', async ({ expect }) => {
     const options = { driver, max: 1, sessionInit: 'SET SESSION net_write_timeout = 1', setup: MANY }
     await scene(await sharedServer(kind), options, async ({ db }) => {
@@ -291,6 +307,19 @@ describe.each(DRIVERS.map((driver) => ({ driver })))('streams with $driver', { c
         await soon(Promise.allSettled([read()]), 2_000)
       })
       expect((await soon(db.query('SELECT 1 AS one'))).rows).toEqual([{ one: 1 }])
+    })
+  })
+
+  test('two streams on one lease: the second waits, or is refused, and the first is whole', async ({ expect }) => {
+    await scene(await sharedServer(MARIADB), { driver, max: 2, setup: MANY }, async ({ db }) => {
+      await db.use(async (lease) => {
+        const big = `${HUGE} WHERE a.id <= 50`
+        const [first, second] = await soon(Promise.all([all(lease.stream(big)), all(lease.stream(big))]), 10_000)
+        expect(first).toMatchObject({ rows: { length: 50_000 } })
+        if (second.error) expect(second).toMatchObject({ rows: [], error: { code: 'LEASE_BUSY', effect: 'none' } })
+        else expect(second.rows).toHaveLength(50_000)
+        expect((await all(lease.stream(SMALL))).rows).toHaveLength(20)
+      })
     })
   })
 

@@ -113,6 +113,33 @@ export function crowd<T>(count: number, task: (index: number) => Promise<T>): Pr
   return Promise.all(Array.from({ length: count }, (_, index) => outcome(task(index))))
 }
 
+/** Work that `workers` do over and over until `stop()`, or until a test that failed leaves it behind. */
+export interface Load extends Disposable {
+  readonly outcomes: readonly { error?: unknown }[]
+  /** Waits for what is under way, and tells how everything settled. */
+  stop(): Promise<Record<string, number>>
+}
+
+export function keepBusy(workers: number, task: () => Promise<unknown>): Load {
+  const outcomes: { error?: unknown }[] = []
+  let over = false
+  const worker = async (): Promise<void> => {
+    while (!over) {
+      const { error } = await outcome(task())
+      outcomes.push(error === undefined ? {} : { error })
+      // A pool that refuses at once must not keep the event loop from ever turning.
+      if (error !== undefined) await sleep(1)
+    }
+  }
+  const working = Promise.all(Array.from({ length: workers }, worker))
+  const stop = async (): Promise<Record<string, number>> => {
+    over = true
+    await working
+    return tally(outcomes)
+  }
+  return { outcomes, stop, [Symbol.dispose]: () => void (over = true) }
+}
+
 /** A session of somebody else: no pool, no Holdfast. */
 export async function stranger(account: Account): Promise<Connection> {
   const connection = await createConnection(account.config)
