@@ -34,18 +34,30 @@ export class AbortGroups<Member extends object> {
 const SLICE_MS = 5
 const LOOK_AT_THE_TIME_EVERY = 32
 
-/** Works through a crowd without blocking the event loop for longer than a few milliseconds at a time. */
-export function inSlices<T>(items: Iterable<T>, task: (item: T) => void): void {
-  const iterator = items[Symbol.iterator]()
-  const slice = (): void => {
-    const started = performance.now()
-    for (let count = 1; ; count++) {
-      const { done, value } = iterator.next()
-      if (done) return
-      task(value)
-      if (count % LOOK_AT_THE_TIME_EVERY === 0 && performance.now() - started > SLICE_MS) break
-    }
-    setImmediate(slice)
+/** Works through crowds, one after the other, without blocking the event loop for longer than a few milliseconds at a time. */
+export class Slices<T> {
+  readonly #task: (item: T) => void
+  readonly #crowds: Iterator<T>[] = []
+
+  constructor(task: (item: T) => void) {
+    this.#task = task
   }
-  slice()
+
+  add(items: Iterable<T>): void {
+    this.#crowds.push(items[Symbol.iterator]())
+    if (this.#crowds.length === 1) this.#slice()
+  }
+
+  #slice(): void {
+    const started = performance.now()
+    for (let count = 1; this.#crowds[0] !== undefined; count++) {
+      const { done, value } = this.#crowds[0].next()
+      if (done) this.#crowds.shift()
+      else this.#task(value)
+      if (count % LOOK_AT_THE_TIME_EVERY === 0 && performance.now() - started > SLICE_MS) {
+        setImmediate(() => this.#slice())
+        return
+      }
+    }
+  }
 }

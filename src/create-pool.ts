@@ -5,7 +5,7 @@ import { connectConfig } from './drivers/config.js'
 import { findDriver } from './drivers/load.js'
 import { Leaks } from './pool/leaks.js'
 import { captureSite } from './pool/lease-note.js'
-import { Lender } from './pool/lender.js'
+import { aborted, Lender } from './pool/lender.js'
 import type { Limits } from './pool/limits.js'
 import { localBudget } from './pool/local-budget.js'
 import { checkCallOptions, resolveOptions, type PoolOptions, type ResolvedOptions } from './pool/options.js'
@@ -64,6 +64,10 @@ export class Pool {
     const { timeoutMs = lender.options.acquireTimeoutMs, signal } = options
     const site = captureSite(lender.clock.now())
     const slot = (signal?.aborted ? undefined : lender.take()) ?? (await lender.wait(timeoutMs, signal))
+    if (signal?.aborted) {
+      lender.giveBack(slot, 'clean')
+      throw aborted(signal)
+    }
     return new Lease(this.#counter, slot, site)
   }
 

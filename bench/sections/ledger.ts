@@ -89,6 +89,7 @@ function waiter(): Waiter {
   return {
     deadline: Infinity,
     signal: undefined,
+    isErrand: false,
     serve() {},
     fail() {},
     before: undefined,

@@ -11,6 +11,7 @@ class Caller implements Waiter {
   line: Line | undefined = undefined
   outcome: 'waiting' | 'served' | 'refused' | 'withdrawn' = 'waiting'
   readonly signal: AbortSignal | undefined = undefined
+  readonly isErrand = false
   readonly id: number
   readonly deadline: number
   constructor(id: number, deadline: number) {

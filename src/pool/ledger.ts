@@ -245,6 +245,12 @@ export class Ledger {
     return this.#pump(now, orders)
   }
 
+  /** The pool is about to be shut: who waits is refused, but for its own errands. */
+  dismissed(): Order[] {
+    const waiters = this.#line.leaveAll((waiter) => !waiter.isErrand)
+    return waiters.length > 0 ? [{ do: 'refuse', waiters, why: 'shut' }] : NOTHING
+  }
+
   /** No more lending: who waits is refused, idle sessions are closed, leased ones when they come home. */
   shut(now: number): Order[] {
     this.#shut = true

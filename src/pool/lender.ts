@@ -1,4 +1,4 @@
-import { AbortGroups, inSlices } from '../abort.js'
+import { AbortGroups, Slices } from '../abort.js'
 import type { Budget } from '../budget.js'
 import type { Clock, Timer } from '../clock.js'
 import type { Driver } from '../driver.js'
@@ -12,11 +12,13 @@ import { Ledger, type Check, type Condition, type Order } from './ledger.js'
 import { toldBy, type Limits } from './limits.js'
 import { cleanse, Opener, within, type Opened } from './opener.js'
 import type { ResolvedOptions } from './options.js'
-import { acquireTimeout, connectFailed, poolClosed, queueFull } from './sentences.js'
+import { acquireSentence, acquireTimeout, connectFailed, poolClosed, queueFull } from './sentences.js'
 import type { RetireReason, Slot } from './slot.js'
 import { Standing } from './standing.js'
 import type { Waiter } from './waiter.js'
 
+// Counts and ages in a sentence may be so old.
+const SAME_STORY_MS = 5
 // A live server answers a ping in a round trip; one that says nothing for this long is taken for gone.
 const PING_WITHIN_MS = 1_000
 // A reset, and what makes the session whole again, are a few round trips, and a rollback that may be long.
@@ -50,7 +52,16 @@ export class Lender {
   #lastRefusal: LastRefusal | undefined = undefined
   #sweeper: Timer | undefined = undefined
   #dialer: Timer | undefined = undefined
+  #isClosing = false
+  #ghostLaid: (() => void) | undefined = undefined
   #emptied: (() => void) | undefined = undefined
+  #told: { readonly timeoutMs: number; readonly at: number; readonly sentence: string } | undefined = undefined
+  readonly #failing = {
+    late: new Slices<Standing>((waiter) => this.#failOne(waiter, 'late')),
+    aborted: new Slices<Standing>((waiter) => this.#failOne(waiter, 'aborted')),
+    refused: new Slices<Standing>((waiter) => this.#failOne(waiter, 'refused')),
+    shut: new Slices<Standing>((waiter) => this.#failOne(waiter, 'shut')),
+  }
   #sweepers: ((now: number) => void)[] = []
 
   constructor(options: ResolvedOptions, driver: Driver, budget: Budget, clock: Clock) {
@@ -68,6 +79,7 @@ export class Lender {
 
   /** A session at once, when one is idle and trusted and nobody waits: the hot path. */
   take(): Slot | undefined {
+    if (this.#isClosing) return undefined
     const now = this.clock.now()
     const slot = this.#ledger.lend(now)
     if (slot !== undefined) this.#lent(slot, 0)
@@ -76,39 +88,39 @@ export class Lender {
 
   /** A session by the deadline, in turn. */
   wait(timeoutMs: number, signal: AbortSignal | undefined): Promise<Slot> {
-    if (this.#ledger.isShut) return Promise.reject(poolClosed(this.options.name))
+    if (this.#isClosing) return Promise.reject(poolClosed(this.options.name))
     if (signal?.aborted) return Promise.reject(aborted(signal))
     if (this.#ledger.queued >= this.options.queueLimit) return Promise.reject(queueFull(this))
-    return this.#stand(timeoutMs, signal, (waiter, now) => this.#ledger.asked(waiter, now))
+    return this.#stand(timeoutMs, signal, false)
   }
 
   /** For the pool's own errand: before everybody, and without a limit of the queue. */
   waitFirst(timeoutMs: number, signal: AbortSignal): Promise<Slot> {
     if (this.#ledger.isShut) return Promise.reject(poolClosed(this.options.name))
     if (signal.aborted) return Promise.reject(aborted(signal))
-    return this.#stand(timeoutMs, signal, (waiter, now) => this.#ledger.askedFirst(waiter, now))
+    return this.#stand(timeoutMs, signal, true)
   }
 
   giveBack(slot: Slot, condition: Condition): void {
     if (slot.place !== 'leased') return
     const now = this.clock.now()
-    this.#total.released++
-    if (events.released.hasSubscribers) {
-      events.released.publish({ pool: this.options.name, threadId: threadOf(slot), usedMs: now - slot.leasedAt })
-    }
+    this.#noteRelease(slot, now)
     this.#carryOut(this.#ledger.returned(slot, slot.session?.alive ? condition : 'lost', now))
     this.#letGo(slot)
   }
 
   /** The caller has dropped its statement while the server may still run it: nobody gets this session any more. */
   ghost(slot: Slot): void {
-    this.#total.released++
-    this.#ledger.ghosted(slot, this.clock.now())
+    const now = this.clock.now()
+    this.#noteRelease(slot, now)
+    this.#ledger.ghosted(slot, now)
   }
 
   /** The server has ended a ghost's statement. */
   lay(slot: Slot): void {
+    if (slot.place !== 'ghost') return
     this.#carryOut(this.#ledger.laid(slot, this.clock.now()))
+    this.#ghostLaid?.()
   }
 
   retire(slot: Slot, reason: RetireReason): void {
@@ -174,18 +186,35 @@ export class Lender {
     return this.#ledger.isShut
   }
 
-  /** No more lending. Resolves when the server has let go of every session, or at the deadline with what was left cut. */
+  /**
+   * No more lending. Resolves when the server has let go of every session, or at the deadline with what was left cut.
+   * Statements that were given up are ended on the server first: that takes a session.
+   */
   async shut(timeoutMs: number): Promise<void> {
+    this.#isClosing = true
+    this.#carryOut(this.#ledger.dismissed())
+    const deadline = this.clock.now() + timeoutMs
+    while (this.#ledger.count('ghost') > 0 && this.clock.now() < deadline) await this.#nextGhost(deadline)
     this.#carryOut(this.#ledger.shut(this.clock.now()))
     this.#dialer?.cancel()
     this.#shutdown.abort(poolClosed(this.options.name))
     for (const slot of this.#ledger.slots) if (slot.place === 'ghost') slot.session?.destroy()
     if (this.#ledger.held > 0) {
-      const timer = this.clock.after(timeoutMs, () => this.#cutAll(), true)
+      const timer = this.clock.after(deadline - this.clock.now(), () => this.#cutAll(), true)
       await new Promise<void>((resolve) => (this.#emptied = resolve))
       timer.cancel()
     }
     this.#sweeper?.cancel()
+  }
+
+  #nextGhost(deadline: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = this.clock.after(deadline - this.clock.now(), resolve, true)
+      this.#ghostLaid = () => {
+        timer.cancel()
+        resolve()
+      }
+    })
   }
 
   #cutAll(): void {
@@ -315,6 +344,13 @@ export class Lender {
     if (this.#ledger.held === 0) this.#emptied?.()
   }
 
+  #noteRelease(slot: Slot, now: number): void {
+    this.#total.released++
+    if (events.released.hasSubscribers) {
+      events.released.publish({ pool: this.options.name, threadId: threadOf(slot), usedMs: now - slot.leasedAt })
+    }
+  }
+
   /** An idle session does not keep the process alive. */
   #letGo(slot: Slot): void {
     if (slot.place === 'idle') slot.session?.hold(false)
@@ -322,17 +358,13 @@ export class Lender {
 
   // ---- waiting
 
-  #stand(
-    timeoutMs: number,
-    signal: AbortSignal | undefined,
-    ask: (waiter: Waiter, now: number) => Order[],
-  ): Promise<Slot> {
+  #stand(timeoutMs: number, signal: AbortSignal | undefined, isErrand: boolean): Promise<Slot> {
     return new Promise((resolve, reject) => {
       const now = this.clock.now()
-      const waiter = new Standing(this, resolve, reject, now, timeoutMs, signal)
+      const waiter = new Standing(this, resolve, reject, now, timeoutMs, signal, isErrand)
       this.#deadlines.add(waiter, now)
       if (signal) this.#aborts.add(signal, waiter)
-      this.#carryOut(ask(waiter, now))
+      this.#carryOut(isErrand ? this.#ledger.askedFirst(waiter, now) : this.#ledger.asked(waiter, now))
     })
   }
 
@@ -358,20 +390,30 @@ export class Lender {
 
   /** Rejects a crowd without blocking: those who stand in line still, and were not served meanwhile. */
   #fail(waiters: Iterable<Waiter>, why: 'late' | 'aborted' | 'refused' | 'shut'): void {
-    inSlices(waiters, (one) => {
-      const waiter = one as Standing
-      this.#ledger.withdrawn(waiter)
-      if (waiter.settled) return
-      if (why === 'late') this.#total.timedOut++
-      waiter.fail(this.#reason(waiter, why))
-    })
+    this.#failing[why].add(waiters as Iterable<Standing>)
+  }
+
+  #failOne(waiter: Standing, why: 'late' | 'aborted' | 'refused' | 'shut'): void {
+    this.#ledger.withdrawn(waiter)
+    if (waiter.settled) return
+    if (why === 'late') this.#total.timedOut++
+    waiter.fail(this.#reason(waiter, why))
   }
 
   #reason(waiter: Standing, why: 'late' | 'aborted' | 'refused' | 'shut'): HoldfastError {
     if (waiter.signal?.aborted) return aborted(waiter.signal)
     if (why === 'shut') return poolClosed(this.options.name)
     if (why === 'refused') return connectFailed(this)
-    return acquireTimeout(this, waiter.timeoutMs)
+    return this.#acquireTimeout(waiter.timeoutMs)
+  }
+
+  /** A crowd that is late together is told the same. */
+  #acquireTimeout(timeoutMs: number): HoldfastError {
+    const now = this.clock.now()
+    if (this.#told?.timeoutMs !== timeoutMs || now - this.#told.at > SAME_STORY_MS) {
+      this.#told = { timeoutMs, at: now, sentence: acquireSentence(this, timeoutMs) }
+    }
+    return acquireTimeout(this.#told.sentence, this.#lastRefusal)
   }
 
   // ---- time

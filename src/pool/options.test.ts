@@ -124,6 +124,9 @@ describe('the options of a pool', () => {
     const secret = 'hunter2'
     for (const url of [
       `mysql://u:${secret}@[bad/db`,
+      `mysql://u:1?${secret}@h/db`,
+      `mysql://u:1/${secret}@h/db`,
+      `mysql://u:1#${secret}@h/db`,
       `postgres://u:${secret}@h/db`,
       `${secret}`,
       `mysql://u:${secret}%E0%A4%A@h/db`,

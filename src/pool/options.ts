@@ -303,6 +303,12 @@ function isDriver(value: unknown): value is Driver {
 
 /** Only the text's form is ever told: it may hold a password. */
 function readUrl(text: string): PoolOptions {
+  // A / ? or # in the password ends the host's part too early, and what is left of the password looks like something else.
+  if (/^[^:/?#]+:\/\/[^/?#]*[/?#].*@/s.test(text)) {
+    throw invalid(
+      "the URL has an @ behind its host: special characters in user and password must be percent-encoded (encodeURIComponent), as must an @ in a database's name",
+    )
+  }
   let url: URL
   try {
     url = new URL(text)

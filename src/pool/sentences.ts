@@ -1,7 +1,7 @@
 import { HoldfastError } from '../errors.js'
 import type { Fault } from '../faults/fault.js'
 import { siteOf } from './lease-note.js'
-import type { Lender } from './lender.js'
+import type { LastRefusal, Lender } from './lender.js'
 
 /** Every sentence about why no session was had is built here. */
 
@@ -17,11 +17,15 @@ export function queueFull(lender: Lender): HoldfastError {
   )
 }
 
-export function acquireTimeout(lender: Lender, timeoutMs: number): HoldfastError {
-  const refusal = lender.lastRefusal
+export function acquireSentence(lender: Lender, timeoutMs: number): string {
+  const within = `no connection became free within ${Math.round(timeoutMs)} ms`
+  return `${lender.options.name}: ${within} (${counts(lender)})${oldestLease(lender)}${lastDial(lender)}`
+}
+
+export function acquireTimeout(sentence: string, refusal: LastRefusal | undefined): HoldfastError {
   return new HoldfastError(
     'POOL_ACQUIRE_TIMEOUT',
-    `${lender.options.name}: no connection became free within ${Math.round(timeoutMs)} ms (${counts(lender)})${oldestLease(lender)}${lastDial(lender)}`,
+    sentence,
     refusal === undefined ? {} : { cause: refusal.fault.error },
   )
 }

@@ -18,6 +18,7 @@ export class Standing implements Waiter {
   readonly since: number
   readonly timeoutMs: number
   readonly signal: AbortSignal | undefined
+  readonly isErrand: boolean
   readonly #home: Home
   readonly #resolve: (slot: Slot) => void
   readonly #reject: (error: unknown) => void
@@ -29,6 +30,7 @@ export class Standing implements Waiter {
     now: number,
     timeoutMs: number,
     signal: AbortSignal | undefined,
+    isErrand: boolean,
   ) {
     this.#home = home
     this.#resolve = resolve
@@ -37,6 +39,7 @@ export class Standing implements Waiter {
     this.deadline = now + timeoutMs
     this.timeoutMs = timeoutMs
     this.signal = signal
+    this.isErrand = isErrand
   }
 
   serve(slot: Slot): void {

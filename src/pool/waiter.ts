@@ -5,6 +5,8 @@ export interface Waiter {
   /** Absolute, in the clock's milliseconds. */
   readonly deadline: number
   readonly signal: AbortSignal | undefined
+  /** The pool's own: to end a statement on the server. */
+  readonly isErrand: boolean
   serve(slot: Slot): void
   fail(error: unknown): void
   /** @internal the line's own links */
@@ -62,11 +64,15 @@ export class Line {
     return true
   }
 
-  leaveAll(): Waiter[] {
+  leaveAll(which: (waiter: Waiter) => boolean = () => true): Waiter[] {
     const all: Waiter[] = []
-    for (let waiter = this.#first; waiter; waiter = this.#first) {
-      this.leave(waiter)
-      all.push(waiter)
+    for (let waiter = this.#first; waiter;) {
+      const { behind } = waiter
+      if (which(waiter)) {
+        this.leave(waiter)
+        all.push(waiter)
+      }
+      waiter = behind
     }
     return all
   }

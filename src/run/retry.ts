@@ -47,10 +47,6 @@ async function attempt(
 ): Promise<Result> {
   const { signal } = options
   const timeoutMs = options.timeoutMs ?? lender.options.queryTimeoutMs
-  if (signal?.aborted) {
-    if (taken) lender.giveBack(taken, 'clean')
-    throw aborted(signal)
-  }
   const leftMs = (): number => timeoutMs - (lender.clock.now() - began)
   const slot =
     taken ?? lender.take() ?? (await lender.wait(Math.min(lender.options.acquireTimeoutMs, leftMs()), signal))
@@ -63,6 +59,11 @@ async function attempt(
 
 /** Runs it and gives the slot back. Rejects with a Fault, or with QUERY_TIMEOUT or ABORTED. */
 async function runOnce(lender: Lender, slot: Slot, statement: Statement, bounds: Bounds): Promise<Result> {
+  // It may have been aborted in the very turn in which the session came.
+  if (bounds.signal?.aborted) {
+    lender.giveBack(slot, 'clean')
+    throw aborted(bounds.signal)
+  }
   let result: Result
   try {
     result = await runStatement(lender, slot, statement, bounds, 'unknown')

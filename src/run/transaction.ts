@@ -217,7 +217,8 @@ export async function transact<T>(
       const waitMs = Math.min(lender.options.acquireTimeoutMs, deadline.leftMs)
       // The caller's own signal: whose time is up in line gets the reason why there was no session.
       const slot = (options.signal?.aborted ? undefined : lender.take()) ?? (await lender.wait(waitMs, options.signal))
-      const outcome = await runOnce(new Lease(counter, slot, site), block, options, deadline)
+      const lease = new Lease(counter, slot, site)
+      const outcome = await runOnce(lease, block, options, deadline)
       if ('value' in outcome) return outcome.value
       const { error, undoneBy } = outcome
       const inMs = backoffMs(attempt)

@@ -74,7 +74,9 @@ export class TestProcess implements AsyncDisposable {
     while (this.#unread.length === 0) {
       const left = deadline - performance.now()
       if (this.#exit)
-        throw new Error(`the process ended (${this.#exit.signal ?? this.#exit.code}) and sent nothing more:\n${this.#output}`)
+        throw new Error(
+          `the process ended (${this.#exit.signal ?? this.#exit.code}) and sent nothing more:\n${this.#output}`,
+        )
       if (left <= 0) throw new Error(`no message within ${withinMs} ms:\n${this.#output}`)
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, left)

@@ -71,7 +71,11 @@ test('passes everything on, both ways, and counts', async () => {
 test('leads a url or a config through itself', async () => {
   const relay = await aRelay()
   expect(relay.url('mysql://a%20b:c@db.example/shop?x=1')).toBe(`mysql://a%20b:c@127.0.0.1:${relay.port}/shop?x=1`)
-  expect(relay.config({ host: 'db.example', port: 3306, user: 'a' })).toEqual({ host: '127.0.0.1', port: relay.port, user: 'a' })
+  expect(relay.config({ host: 'db.example', port: 3306, user: 'a' })).toEqual({
+    host: '127.0.0.1',
+    port: relay.port,
+    user: 'a',
+  })
 })
 
 test('delays both ways, what travels together', async () => {

@@ -330,7 +330,11 @@ class Flow {
 
   #pump(): void {
     clearTimeout(this.#timer)
-    for (let first = this.#line[0]; first && this.#to && this.#state === 'flowing' && !this.#isBlocked; first = this.#line[0]) {
+    for (
+      let first = this.#line[0];
+      first && this.#to && this.#state === 'flowing' && !this.#isBlocked;
+      first = this.#line[0]
+    ) {
       const wait = Math.max(first.due, this.#nextAt) - performance.now()
       if (wait > 0) {
         this.#timer = setTimeout(() => this.#pump(), wait)

@@ -36,7 +36,9 @@ describe.each(availableServers())('%s', (kind) => {
     const session = { id: connection.threadId, user: account.user, db: account.database, command: 'Sleep' }
     await expect.poll(() => server.sessions(account.user)).toMatchObject([session])
     await expect(createConnection(account.config)).rejects.toMatchObject({ errno: 1226 })
-    await expect(server.untilNoSessions(account.user, 20)).rejects.toThrow(`${account.user} still has sessions after 20 ms`)
+    await expect(server.untilNoSessions(account.user, 20)).rejects.toThrow(
+      `${account.user} still has sessions after 20 ms`,
+    )
     await connection.end()
     await server.untilNoSessions(account.user)
   })

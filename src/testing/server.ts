@@ -215,7 +215,13 @@ export class TestServer implements AsyncDisposable {
     const url = new URL(`mysql://${this.host}:${this.port}/${database}`)
     url.username = user
     url.password = password
-    return { user, password, database, url: url.href, config: { host: this.host, port: this.port, user, password, database } }
+    return {
+      user,
+      password,
+      database,
+      url: url.href,
+      config: { host: this.host, port: this.port, user, password, database },
+    }
   }
 
   /** The sessions of an account, as the server sees them. */
@@ -272,7 +278,9 @@ export class TestServer implements AsyncDisposable {
     }
     const lines = this.log().trimEnd().split('\n').slice(-8)
     const what =
-      this.#process === child ? 'did not answer within 30 s' : `exited with ${child.signalCode ?? `code ${child.exitCode}`}`
+      this.#process === child
+        ? 'did not answer within 30 s'
+        : `exited with ${child.signalCode ?? `code ${child.exitCode}`}`
     throw new Error(`${this.kind} ${what} while starting:\n${lines.join('\n')}`)
   }
 
@@ -299,7 +307,8 @@ async function copySparse(from: string, to: string): Promise<void> {
 
 /** The cache folder is that of `scripts/setup.mjs`, which cannot share code with us: it runs before anything is built. */
 function installedServers(): Map<ServerKind, InstalledServer> {
-  const cache = process.env['HOLDFAST_CACHE'] || join(process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'holdfast')
+  const cache =
+    process.env['HOLDFAST_CACHE'] || join(process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'holdfast')
   const file = join(cache, 'servers.json')
   if (!existsSync(file)) return new Map()
   const manifest = JSON.parse(readFileSync(file, 'utf8')) as Record<ServerKind, InstalledServer & { ok: boolean }>
@@ -308,10 +317,16 @@ function installedServers(): Map<ServerKind, InstalledServer> {
 
 function makeCertificate(home: string): string {
   const [cert, key] = [join(home, 'cert.pem'), join(home, 'key.pem')]
-  const request = 'req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 2 -subj /CN=localhost'.split(' ')
-  execFileSync('openssl', [...request, '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1', '-keyout', key, '-out', cert], {
-    stdio: 'pipe',
-  })
+  const request = 'req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 2 -subj /CN=localhost'.split(
+    ' ',
+  )
+  execFileSync(
+    'openssl',
+    [...request, '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1', '-keyout', key, '-out', cert],
+    {
+      stdio: 'pipe',
+    },
+  )
   return readFileSync(cert, 'utf8')
 }
 

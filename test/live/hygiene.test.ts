@@ -76,15 +76,14 @@ const TRACES: Record<string, (lease: Lease, scene: Scene) => Promise<unknown>> =
     await root(`GRANT '${account.user}_role' TO '${account.user}'@'%'`)
     await lease.query(`SET ROLE '${account.user}_role'`)
   },
-  'FLUSH TABLES WITH READ LOCK': async (lease, { account, root }) => {
-    await root(`GRANT RELOAD ON *.* TO '${account.user}'@'%'`)
-    await lease.query('FLUSH TABLES t WITH READ LOCK')
-  },
+  'FLUSH TABLES t WITH READ LOCK': (lease) => lease.query('FLUSH TABLES t WITH READ LOCK'),
   'temporary table by SELECT': (lease) => lease.query('CREATE TEMPORARY TABLE IF NOT EXISTS t AS SELECT 1 AS hidden'),
   'FOREIGN_KEY_CHECKS = 0': (lease) => lease.query('SET foreign_key_checks = 0, unique_checks = 0'),
 }
 
+/** What the traces need. Before the first session: it keeps the privileges that it began with. */
 async function withOtherDatabase({ server, account }: Scene): Promise<void> {
+  await server.query('GRANT RELOAD ON *.* TO ??', [account.user])
   await server.query('CREATE DATABASE ??', [`${account.user}_other`])
   await server.query('GRANT ALL ON ??.* TO ??', [`${account.user}_other`, account.user])
 }
@@ -462,7 +461,24 @@ describe.each(DRIVERS.map((driver) => ({ driver })))('leases with $driver', { co
   })
 })
 
-describe.each(PAIRS)('with its own settings, on $kind with $driver', ({ kind, driver }) => {
+describe.each(PAIRS)('with its own settings, on $kind with $driver', { concurrent: true }, ({ kind, driver }) => {
+  test('locks on the whole server end with the lease', async ({ expect }) => {
+    await using server = await startServer(kind)
+    await scene(server, { driver, max: 1, setup: TABLE }, async (s) => {
+      await server.query('GRANT ALL ON *.* TO ??', [s.account.user])
+      await server.query('SET SESSION lock_wait_timeout = 2')
+      const own = server.flavour === 'mariadb' ? ['BACKUP LOCK t', 'BACKUP STAGE START'] : ['LOCK INSTANCE FOR BACKUP']
+      for (const sql of ['FLUSH TABLES WITH READ LOCK', ...own]) {
+        await s.db.use((lease) => lease.query(sql))
+        await s.root('INSERT INTO {db}.t (v) VALUES (1)')
+        await s.root('ALTER TABLE {db}.t COMMENT = ?', [sql])
+        await s.db.query(sql)
+        await s.root('ALTER TABLE {db}.t COMMENT = ?', [`${sql} again`])
+      }
+      expect(await s.count('t')).toBe(own.length + 1)
+    })
+  })
+
   test('a server with autocommit off, and other defaults than the driver asks for', async ({ expect }) => {
     const flags = [
       '--autocommit=0',

@@ -1,3 +1,4 @@
+import { inspect } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Connection } from 'mysql2/promise'
 import { createPool, type Pool, type PoolOptions } from '../../src/index.js'
@@ -206,6 +207,34 @@ describe.concurrent.each(eachDriver(['mariadb-10.11']))('limits and others, on $
       expect(error?.message).toMatch(/limits\.test\.ts:\d+/)
       lease.release()
     })
+  })
+
+  test('a block that needs a second session of a full account is told who holds the first', async () => {
+    const account = await server().createAccount({ maxUserConnections: 1 })
+    await withPool({ server: server(), account, driver }, async (db) => {
+      const { error } = await outcome(db.transaction(() => db.query('SELECT 1', [], { timeoutMs: 300 })))
+      expect(error).toMatchObject({ code: 'POOL_ACQUIRE_TIMEOUT' })
+      expect(error?.message).toMatch(/the oldest lease was taken at .*limits\.test\.ts:\d+/)
+      expect(db.stats()).toMatchObject({ leased: 0, waiting: 0 })
+    })
+  })
+
+  test('minIdle does not knock at a full account, or with a wrong password, again and again', async () => {
+    const account = await server().createAccount({ maxUserConnections: 1 })
+    const other = await stranger(account)
+    await Promise.all(
+      [{}, { password: 'wrong' }].map(async (wrong) => {
+        await using relay = await startRelay(server())
+        const db = createPool({ ...optionsFor(server(), account, driver), port: relay.port, minIdle: 2, ...wrong })
+        await sleep(3_000)
+        expect(relay.accepted, inspect(wrong)).toBeLessThan(15)
+        const before = relay.accepted
+        await sleep(2_000)
+        expect(relay.accepted - before, `later, ${inspect(wrong)}`).toBeLessThanOrEqual(6)
+        await db.drain()
+      }),
+    )
+    await other.end()
   })
 
   test('all slots of a full account are ghosts: who waits is served when the server lets go', async () => {

@@ -96,6 +96,35 @@ describe.concurrent.each(eachDriver(['mariadb-10.11']))('waiting, with $driver',
     await nothingLeft(server, account, db)
   })
 
+  test('a password, or a sessionInit, that never comes does not hold up the deadline', async () => {
+    const account = await server.createAccount()
+    const never = (): Promise<never> => new Promise(() => {})
+    for (const options of [{ password: never }, { sessionInit: never }, { sessionInit: 'SELECT SLEEP(20)' }]) {
+      await withPool({ server, account, driver, options: { ...options, connectTimeoutMs: 200, max: 2 } }, async (db) => {
+        using lag = watchLag()
+        const { error, ms } = await outcome(db.acquire({ timeoutMs: 500 }))
+        expect(error).toMatchObject({ code: 'POOL_ACQUIRE_TIMEOUT', effect: 'none', cause: { code: 'CONNECT_TIMEOUT' } })
+        expect(ms).toBeGreaterThan(495)
+        expect(ms).toBeLessThan(600 + lag.worst())
+        expect((await outcome(db.drain())).ms).toBeLessThan(1_000 + lag.worst())
+      })
+    }
+  })
+
+  test('a password that is asked for at each dial, and fails at times', async () => {
+    const account = await server.createAccount()
+    let asked = 0
+    const password = async (): Promise<string> => {
+      if (++asked === 1) throw new Error('the vault is sealed')
+      return account.password
+    }
+    await withPool({ server, account, driver, options: { password } }, async (db) => {
+      const { error } = await outcome(db.query('SELECT 1'))
+      expect(error).toBeUndefined()
+      expect(asked).toBe(2)
+    })
+  })
+
   test('who comes when the queue is full is told so at once', async () => {
     const account = await server.createAccount()
     await withPool({ server, account, driver, options: { max: 1, queueLimit: 3, name: 'orders' } }, async (db) => {
@@ -205,6 +234,23 @@ describe.concurrent.each(eachDriver(['mariadb-10.11', 'mysql-9.7']).filter(({ ki
         expect(error, use).toMatchObject({ code: 'ABORTED' })
         expect(ms, use).toBeLessThan(3_000)
       }
+    })
+  })
+
+  test('one signal for a crowd of running statements', async () => {
+    const account = await own.createAccount()
+    await withPool({ server: own, account, driver, options: { max: 20 } }, async (db) => {
+      const controller = new AbortController()
+      const { signal } = controller
+      expect(tally(await crowd(100, () => db.query('SELECT SLEEP(0.01)', [], { signal })))).toEqual({ ok: 100 })
+      expect(getEventListeners(signal, 'abort')).toHaveLength(0)
+      const working = crowd(60, () => db.query('SELECT SLEEP(20)', [], { signal }))
+      await until('they run', () => db.stats().leased === 20)
+      controller.abort()
+      expect(tally(await working)).toEqual({ ABORTED: 60 })
+      await until('the slots are back', () => db.stats().ghost === 0 || placesOf(db), 8_000)
+      expect(tally(await crowd(20, () => db.query('SELECT 1')))).toEqual({ ok: 20 })
+      expect((await own.sessions(account.user)).filter(({ info }) => info?.includes('SLEEP(20)'))).toEqual([])
     })
   })
 

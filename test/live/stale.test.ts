@@ -91,7 +91,7 @@ describe.concurrent.each(eachDriver())('after wait_timeout, on $kind with $drive
     const { options, sessions } = JSON.parse(process.argv[1])
     const settle = (promise) => promise.then(() => 'ok', (error) => [error.code, error.effect, error.message].join(' '))
     process.on('unhandledRejection', (error) => process.send({ unhandled: String(error) }))
-    const db = createPool({ ...options, max: sessions })
+    const db = createPool({ ...options, max: sessions, minIdle: 2 })
     const leases = await Promise.all(Array.from({ length: sessions }, () => db.acquire()))
     for (const lease of leases) lease.release()
     let at = performance.now()
@@ -137,6 +137,17 @@ describe.concurrent.each([...eachDriver(['mariadb-10.11']), ...eachDriver(['mysq
       expect(await ids()).toEqual(before)
       expect(db.stats().held).toBe(2)
       expect(tally(await crowd(2, () => db.query('SELECT 1')))).toEqual({ ok: 2 })
+    })
+  })
+
+  test('a wait_timeout that sessionInit has raised is the one that counts', async () => {
+    const account = await server().createAccount()
+    await withPool({ server: server(), account, driver, options: { sessionInit: 'SET SESSION wait_timeout = 100' } }, async (db) => {
+      const id = async (): Promise<number> => Number((await db.query('SELECT CONNECTION_ID() AS id')).rows[0].id)
+      const before = await id()
+      expect(db.limits()?.waitTimeoutMs).toBe(100_000)
+      await sleep(3_000)
+      expect(await id()).toBe(before)
     })
   })
 
@@ -424,6 +435,34 @@ describe.concurrent.each(eachDriver(['mariadb-10.11']))('silence, on $kind with 
       expect(after.error).toBeUndefined()
       expect(after.ms).toBeLessThan(4_000)
       expect(tally(await crowd(10, () => db.query('SELECT 1')))).toEqual({ ok: 10 })
+    })
+  })
+
+  test('requests that arrive while no reply comes back: deadlines are kept, and the pool recovers', async () => {
+    const account = await server().createAccount()
+    await using relay = await startRelay(server())
+    const options = { max: 3, port: relay.port, trustMs: 0, pingAfterMs: 50, connectTimeoutMs: 1_000 }
+    await withPool({ server: server(), account, driver, options }, async (db) => {
+      await db.query('CREATE TABLE t (id INT PRIMARY KEY)')
+      await warm(db, 3)
+      const lease = await db.acquire()
+      relay.swallowReplies()
+      using lag = watchLag()
+      const [write, waiting] = await Promise.all([
+        outcome(lease.query('INSERT INTO t VALUES (1)', [], { timeoutMs: 400 })),
+        outcome(db.query('SELECT 1', [], { timeoutMs: 600 })),
+      ])
+      expect(write.error).toMatchObject({ code: 'QUERY_TIMEOUT', effect: 'unknown' })
+      expect(write.ms).toBeLessThan(500 + lag.worst())
+      expect(waiting.error?.code).toMatch(/POOL_ACQUIRE_TIMEOUT|QUERY_TIMEOUT/)
+      expect(waiting.ms).toBeLessThan(700 + lag.worst())
+      lease.release()
+      relay.resume()
+      const after = await outcome(db.query('SELECT id FROM t'))
+      expect(after.error).toBeUndefined()
+      expect(after.ms).toBeLessThan(5_000)
+      await until('no ghost is left', () => db.stats().ghost === 0 || placesOf(db))
+      expect(tally(await crowd(9, () => db.query('SELECT 1')))).toEqual({ ok: 9 })
     })
   })
 
