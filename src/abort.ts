@@ -30,6 +30,34 @@ export class AbortGroups<Member extends object> {
   }
 }
 
+const calls = new AbortGroups<() => void>((tasks) => {
+  for (const task of tasks) task()
+})
+
+/**
+ * Runs `task` when the signal aborts, and gives what takes it back. However many wait for one signal, they share a
+ * listener: Node warns of more than ten. The signal must not have aborted yet.
+ */
+export function onAbort(signal: AbortSignal, task: () => void): () => void {
+  calls.add(signal, task)
+  return () => calls.remove(signal, task)
+}
+
+/**
+ * Aborts with whichever aborts first. `AbortSignal.any` would leave a trace of each call in a signal that lives long; this
+ * is over with `release`.
+ */
+export function either(one: AbortSignal, other: AbortSignal): { signal: AbortSignal; release: () => void } {
+  const controller = new AbortController()
+  const releases = [one, other].map((signal) => {
+    const abort = (): void => controller.abort(signal.reason)
+    if (!signal.aborted) return onAbort(signal, abort)
+    abort()
+    return () => undefined
+  })
+  return { signal: controller.signal, release: () => releases.forEach((release) => release()) }
+}
+
 // Rejecting a promise with an error of its own takes some microseconds; the event loop must not notice a crowd.
 const SLICE_MS = 5
 const LOOK_AT_THE_TIME_EVERY = 32

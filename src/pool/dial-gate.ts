@@ -29,6 +29,8 @@ export function refusalOf(fault: Fault): Refusal {
 const FIRST_PAUSE_MS = 20
 // Holding nothing, the next free slot is all there is to wait for; holding some, they come home by themselves.
 const LONGEST_PAUSE_MS = { limitHoldingNone: 400, limitHoldingSome: 5_000, down: 400, denied: 1_000 }
+// For minIdle alone nobody waits: knocking at a closed door would go on for ever, and may lock the account.
+const PAUSE_FOR_NOBODY_MS = 30_000
 // The hour began at some earlier dial: it is over at the latest in 60 minutes, and nobody tells when.
 const HOURLY_PAUSE_MS = 300_000
 
@@ -49,17 +51,18 @@ export class DialGate {
   get taught(): number {
     return this.#taught
   }
-  get opensAt(): number {
-    return this.#opensAt
+  /** When the next dial may be made; -Infinity when nothing speaks against it. */
+  opensAt(forSomebody: boolean): number {
+    return forSomebody || this.#opensAt === -Infinity ? this.#opensAt : this.#refusedAt + PAUSE_FOR_NOBODY_MS
   }
   /** On an hourly limit: no dials, and no session is given up. */
   rationed(now: number): boolean {
     return this.#last === 'hourly' && now < this.#opensAt
   }
 
-  lets(held: number, opening: number, now: number): boolean {
+  lets(held: number, opening: number, now: number, forSomebody: boolean): boolean {
     if (this.#last === undefined) return held < this.#taught
-    return opening === 0 && now >= this.#opensAt
+    return opening === 0 && now >= this.opensAt(forSomebody)
   }
 
   /** A dial begins, with `held` slots held before it: one above what was taught is a probe. */

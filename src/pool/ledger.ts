@@ -106,7 +106,7 @@ export class Ledger {
   }
   /** When a refused dial may be tried again; undefined when nobody waits for that. */
   get nextDialAt(): number | undefined {
-    const { opensAt } = this.#gate
+    const opensAt = this.#gate.opensAt(this.#line.length > this.#supply)
     if (opensAt === -Infinity || this.#count.opening > 0) return undefined
     return this.#want() > 0 && this.held < this.#hardCeiling ? opensAt : undefined
   }
@@ -334,7 +334,10 @@ export class Ledger {
   #mayOpen(now: number): boolean {
     // The first session learns the limits that the others would run into.
     if (this.#told === undefined && this.#count.opening > 0) return false
-    return this.held < this.#hardCeiling && this.#gate.lets(this.held, this.#count.opening, now)
+    return (
+      this.held < this.#hardCeiling &&
+      this.#gate.lets(this.held, this.#count.opening, now, this.#line.length > this.#supply)
+    )
   }
 
   /** Serve, check and open until nobody is left who could be helped. */

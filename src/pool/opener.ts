@@ -1,3 +1,4 @@
+import { onAbort } from '../abort.js'
 import type { Budget, Permit } from '../budget.js'
 import type { Clock } from '../clock.js'
 import type { Driver, Session } from '../driver.js'
@@ -154,7 +155,7 @@ export async function within<T>(
   const controller = new AbortController()
   const abort = (): void => controller.abort(signal?.reason)
   if (signal?.aborted) abort()
-  else signal?.addEventListener('abort', abort, { once: true })
+  const release = signal && !signal.aborted ? onAbort(signal, abort) : undefined
   const timer = clock.after(ms, () => controller.abort(late()))
   try {
     return await new Promise<T>((resolve, reject) => {
@@ -165,6 +166,6 @@ export async function within<T>(
     })
   } finally {
     timer.cancel()
-    signal?.removeEventListener('abort', abort)
+    release?.()
   }
 }

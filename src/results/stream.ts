@@ -132,6 +132,8 @@ export class RowReader<R = Row> implements AsyncIterableIterator<R> {
   async #open(): Promise<RowStream | undefined> {
     const slot = await this.#home.begin()
     this.#slot = slot
+    // It may have been aborted in the very turn in which the session came.
+    if (this.#bounds.signal?.aborted) throw aborted(this.#bounds.signal)
     if (this.#done) await this.#finish()
     else this.#rows = (slot.session as Session).stream(this.#statement)
     return this.#rows

@@ -1,3 +1,4 @@
+import { onAbort } from '../abort.js'
 import type { Clock } from '../clock.js'
 import { aborted } from '../pool/lender.js'
 
@@ -14,15 +15,19 @@ export function backoffMs(attempt: number, random: () => number = Math.random): 
 export function pause(clock: Clock, ms: number, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(aborted(signal))
-    const done = (): void => {
-      signal?.removeEventListener('abort', onAbort)
-      resolve()
-    }
-    const timer = clock.after(ms, done, true)
-    const onAbort = (): void => {
-      timer.cancel()
-      reject(aborted(signal as AbortSignal))
-    }
-    signal?.addEventListener('abort', onAbort, { once: true })
+    const timer = clock.after(
+      ms,
+      () => {
+        release?.()
+        resolve()
+      },
+      true,
+    )
+    const release =
+      signal &&
+      onAbort(signal, () => {
+        timer.cancel()
+        reject(aborted(signal))
+      })
   })
 }

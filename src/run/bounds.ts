@@ -1,3 +1,4 @@
+import { onAbort } from '../abort.js'
 import type { Clock } from '../clock.js'
 import type { HoldfastError } from '../errors.js'
 import type { Effect } from '../faults/fault.js'
@@ -33,13 +34,13 @@ export function bounded<T>(
       settle()
       reject(cut(why))
     }
-    const onAbort = (): void => giveUp('aborted')
+    if (signal?.aborted) return reject(cut('aborted'))
+    const release = signal && onAbort(signal, () => giveUp('aborted'))
     const timer = timeoutMs === Infinity ? undefined : clock.after(timeoutMs, () => giveUp('late'))
     const settle = (): void => {
       timer?.cancel()
-      signal?.removeEventListener('abort', onAbort)
+      release?.()
     }
-    signal?.addEventListener('abort', onAbort, { once: true })
     work.then(
       (value) => (settle(), resolve(value)),
       (error: unknown) => (settle(), reject(error as Error)),

@@ -1,9 +1,9 @@
+import { either, onAbort } from '../abort.js'
 import type { Clock } from '../clock.js'
 import type { Result, Row, Statement } from '../driver.js'
 import { HoldfastError } from '../errors.js'
 import { Fault, toFault } from '../faults/fault.js'
 import { captureSite } from '../pool/lease-note.js'
-import { aborted } from '../pool/lender.js'
 import { onlyValue } from '../pool/limits.js'
 import { checkCallOptions, invalid } from '../pool/options.js'
 import type { StreamOptions } from '../results/stream.js'
@@ -13,7 +13,7 @@ import { backoffMs, pause } from './backoff.js'
 import { commitUnknown, nestedBusy, statementError, transactionLost, transactionTimeout } from './failure.js'
 import { Lease, type Counter, type Guard, type StatementOptions } from './lease.js'
 import { announceRetry } from './retry.js'
-import type { Bounds } from './bounds.js'
+import { bounded, givenUp, type Bounds } from './bounds.js'
 
 export interface TransactionOptions {
   isolation?: (typeof ISOLATION)[number]
@@ -194,10 +194,9 @@ export class Transaction {
     if (transaction !== 'none' || bringsSql(statement.values)) this.#fate.repeatable = false
   }
 
-  #withSignal<O extends { signal?: AbortSignal }>(options: O | undefined): O | undefined {
+  #withSignal(options: StreamOptions | undefined): StreamOptions | undefined {
     if (this.#signal === undefined) return options
-    const signal = options?.signal ? AbortSignal.any([options.signal, this.#signal]) : this.#signal
-    return { ...options, signal } as O
+    return { ...options, signal: options?.signal ? AbortSignal.any([options.signal, this.#signal]) : this.#signal }
   }
 }
 
@@ -344,20 +343,24 @@ class Deadline {
   readonly #clock: Clock
   readonly #timeoutMs: number
   readonly #began: number
-  readonly #expiry: AbortController | undefined
-  readonly #timer: { cancel(): void } | undefined
+  readonly #releases: (() => void)[] = []
+  #isExpired = false
 
   constructor(clock: Clock, timeoutMs: number, signal: AbortSignal | undefined) {
     this.#clock = clock
     this.#timeoutMs = timeoutMs
     this.#began = clock.now()
-    if (timeoutMs !== Infinity) {
-      const expiry = new AbortController()
-      this.#expiry = expiry
-      this.#timer = clock.after(timeoutMs, () => expiry.abort(), true)
+    this.signal = signal
+    if (timeoutMs === Infinity) return
+    const controller = new AbortController()
+    this.signal = controller.signal
+    const expire = (): void => {
+      this.#isExpired = true
+      controller.abort()
     }
-    this.signal =
-      signal && this.#expiry ? AbortSignal.any([signal, this.#expiry.signal]) : (signal ?? this.#expiry?.signal)
+    const timer = clock.after(timeoutMs, expire, true)
+    this.#releases.push(() => timer.cancel())
+    if (signal && !signal.aborted) this.#releases.push(onAbort(signal, () => controller.abort(signal.reason)))
   }
 
   get leftMs(): number {
@@ -366,19 +369,13 @@ class Deadline {
 
   /** Settles with the block, or when the time is up: a block that waits for something else than the server is not waited for. */
   race<T>(work: Promise<T>): Promise<T> {
-    const { signal } = this
-    if (signal === undefined) return work
-    return new Promise((resolve, reject) => {
-      const onAbort = (): void => reject(aborted(signal, 'rolled-back'))
-      if (signal.aborted) onAbort()
-      signal.addEventListener('abort', onAbort, { once: true })
-      work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
-    })
+    const bounds = { timeoutMs: Infinity, signal: this.signal }
+    return bounded(this.#clock, work, bounds, (why) => givenUp(why, bounds, 'rolled-back'))
   }
 
   /** Who set a time gets QUERY_TIMEOUT for it, not the abort that it is made of. */
   reasonFor(error: unknown): unknown {
-    if (!this.#expiry?.signal.aborted || !(error instanceof HoldfastError)) return error
+    if (!this.#isExpired || !(error instanceof HoldfastError)) return error
     const { code, effect } = error
     if (code === 'ABORTED') return transactionTimeout(this.#timeoutMs, effect)
     const underCommit = code === 'COMMIT_UNKNOWN' && (error.cause as Partial<HoldfastError>).code === 'ABORTED'
@@ -386,6 +383,6 @@ class Deadline {
   }
 
   over(): void {
-    this.#timer?.cancel()
+    for (const release of this.#releases) release()
   }
 }

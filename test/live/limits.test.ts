@@ -111,10 +111,11 @@ describe.concurrent.each(eachDriver())('at the limit of an account, on $kind wit
       await locker.query('SELECT * FROM t WHERE id = 1 FOR UPDATE')
 
       using others = keepBusy(3, () => db.query('SELECT SLEEP(0.005)'))
-      const late = await outcome(db.query('UPDATE t SET n = n + 1 WHERE id = 1', [], { timeoutMs: 1_000 }))
+      const cut = (sql: string) => db.use((lease) => outcome(lease.query(sql, [], { timeoutMs: 300 })))
+      const late = await cut('UPDATE t SET n = n + 1 WHERE id = 1')
       expect(late.error).toMatchObject({ code: 'QUERY_TIMEOUT', effect: 'unknown' })
-      expect(late.ms).toBeLessThan(2_500)
-      const slept = await outcome(db.query('SELECT SLEEP(25)', [], { timeoutMs: 1_000 }))
+      expect(late.ms).toBeLessThan(2_000)
+      const slept = await outcome(db.query('SELECT SLEEP(25)', [], { timeoutMs: 2_000 }))
       expect(slept.error).toMatchObject({ code: 'QUERY_TIMEOUT' })
       expect(db.stats().ghost).toBeGreaterThanOrEqual(1)
       await until('the ghosts are laid', () => db.stats().ghost === 0 || db.stats(), 4_000)
@@ -136,13 +137,15 @@ describe.concurrent.each(eachDriver())('at the limit of an account, on $kind wit
     const account = await server().createAccount()
     await withPool({ server: server(), account, driver, options: { max: 1 } }, async (db) => {
       await db.query('SELECT 1')
+      const took: number[] = []
       for (let round = 0; round < 3; round++) {
         const late = await outcome(db.query('SELECT SLEEP(25)', [], { timeoutMs: 400 }))
         expect(late.error).toMatchObject({ code: 'QUERY_TIMEOUT' })
         const next = await outcome(db.query('SELECT 1 AS one'))
         expect(next.error).toBeUndefined()
-        expect(next.ms).toBeLessThan(4_000)
+        took.push(next.ms)
       }
+      expect(took.sort((a, b) => a - b)[1], 'median').toBeLessThan(3_000)
       await until('nothing of it runs', async () => {
         const rows = await server().sessions(account.user)
         return rows.filter(({ info }) => info?.includes('SLEEP(25)')).length === 0 || rows
