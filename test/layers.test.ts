@@ -68,7 +68,10 @@ describe('the house', () => {
 
   it('asks for timers in one file only', () => {
     const timed = files.filter(
-      (file) => !file.startsWith('testing/') && !file.startsWith('demo/') && /\b(setTimeout|setInterval)\(/.test(readFileSync(join(SRC, file), 'utf8')),
+      (file) =>
+        !file.startsWith('testing/') &&
+        !file.startsWith('demo/') &&
+        /\b(setTimeout|setInterval)\(/.test(readFileSync(join(SRC, file), 'utf8')),
     )
     expect(timed).toEqual(['clock.ts'])
   })

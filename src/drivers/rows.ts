@@ -76,6 +76,8 @@ export class Rows implements RowStream {
     this.complete = complete
     this.#isOver = true
     this.#error = error
+    // Rows may wait here for long yet, but the session is another's from now on.
+    this.#letFlow()
     if (!this.#reader) return
     const { resolve, reject } = this.#reader
     this.#reader = undefined
@@ -86,6 +88,10 @@ export class Rows implements RowStream {
     this.#queue = []
     this.#next = 0
     this.#mark = this.#wire.received
+    this.#letFlow()
+  }
+
+  #letFlow(): void {
     if (!this.#isHeldBack) return
     this.#isHeldBack = false
     this.#wire.letFlow()

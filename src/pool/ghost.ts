@@ -122,7 +122,7 @@ async function onErrand(
     session.destroy()
     throw error
   } finally {
-    lender.giveBack(slot, 'clean')
+    lender.giveBack(slot, 'clean', session.alive)
   }
 }
 

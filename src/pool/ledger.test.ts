@@ -95,8 +95,9 @@ class World {
     const slot = this.opening.shift()
     if (slot) this.take(this.ledger.refused(slot, refusal, this.now))
   }
-  give(condition: Condition = 'clean', at = 0): void {
+  give(condition: Condition = 'clean', at = 0, heard = true): void {
     const [slot] = this.leased.splice(at % Math.max(1, this.leased.length), 1)
+    if (slot && heard) slot.heardAt = this.now
     if (slot) this.take(this.ledger.returned(slot, condition, this.now))
   }
   check(outcome: 'heard' | 'fit' | 'dead'): void {
@@ -187,6 +188,19 @@ describe('the ledger', () => {
     world.now += 30_001
     world.ask()
     expect(world.checking.map(({ how }) => how)).toEqual(['ping'])
+  })
+
+  it('looks at a session that comes home from a long lease before the next in line gets it', () => {
+    const world = new World({ max: 1 })
+    world.ask()
+    world.open()
+    const next = world.ask(20_000)
+    world.now += 5_000
+    world.give('clean', 0, false)
+    expect(next.outcome).toBe('waiting')
+    expect(world.checking.map(({ how }) => how)).toEqual(['look'])
+    world.check('fit')
+    expect(next.outcome).toBe('served')
   })
 
   it('pings older sessions once one turned out dead', () => {
@@ -408,6 +422,7 @@ describe('the ledger', () => {
           do: fc.constant('give' as const),
           condition: fc.constantFrom<Condition>('clean', 'clean', 'dirty', 'lost'),
           at: fc.nat(5),
+          heard: fc.boolean(),
         }),
       },
       {
@@ -461,7 +476,7 @@ describe('the ledger', () => {
                 world.refuse(one.refusal)
                 break
               case 'give':
-                world.give(one.condition, one.at)
+                world.give(one.condition, one.at, one.heard)
                 break
               case 'check':
                 world.check(one.outcome)

@@ -166,14 +166,15 @@ export class Ledger {
       this.#suspectedAt = now
       return this.#retire(slot, slot.retire ?? 'lost', now)
     }
-    slot.heardAt = slot.idleSince = now
+    // Not heard from, by that: a lease can be held for long, and give back a session that died meanwhile.
+    slot.idleSince = now
     const reason = this.#dueFor(slot, now)
     if (reason !== undefined) return this.#retire(slot, reason, now)
     if (condition === 'dirty') {
       this.#move(slot, 'checking', now)
       return this.#pump(now, [{ do: 'check', slot, how: 'reset' }])
     }
-    return this.#home(slot, now)
+    return this.#home(slot, now, this.#checkFor(slot, now) === undefined)
   }
 
   /** The outcome of a check. `heard`: the server answered; `fit`: nothing speaks against it. */
@@ -372,7 +373,10 @@ export class Ledger {
       const waiter = this.#line.first
       if (waiter === undefined || (waiter.deadline > now && !waiter.signal?.aborted)) return waiter
       this.#line.leave(waiter)
-      orders.push({ do: 'refuse', waiters: [waiter], why: 'late' })
+      const last = orders.at(-1)
+      // A crowd that is late together is one order.
+      if (last?.do === 'refuse' && last.why === 'late') last.waiters.push(waiter)
+      else orders.push({ do: 'refuse', waiters: [waiter], why: 'late' })
     }
   }
 
@@ -382,15 +386,15 @@ export class Ledger {
     orders.push({ do: 'lend', slot, waiter })
   }
 
-  /** A fit session: to the first who waits, or to rest. */
-  #home(slot: Slot, now: number): Order[] {
+  /** To the first who waits, if it is fit, or to rest. */
+  #home(slot: Slot, now: number, isFit = true): Order[] {
     if (this.#line.length === 0) {
       this.#move(slot, 'idle', now)
       return this.#want() > 0 ? this.#pump(now) : NOTHING
     }
     const orders: Order[] = []
     const waiter = this.#firstWaiter(now, orders)
-    if (waiter) this.#lendTo(waiter, slot, now, orders)
+    if (waiter && isFit) this.#lendTo(waiter, slot, now, orders)
     else this.#move(slot, 'idle', now)
     return this.#line.length === 0 ? orders : this.#pump(now, orders)
   }

@@ -101,9 +101,11 @@ export class Lender {
     return this.#stand(timeoutMs, signal, true)
   }
 
-  giveBack(slot: Slot, condition: Condition): void {
+  /** `heard`: the server has just answered on it. */
+  giveBack(slot: Slot, condition: Condition, heard = false): void {
     if (slot.place !== 'leased') return
     const now = this.clock.now()
+    if (heard) slot.heardAt = now
     this.#noteRelease(slot, now)
     this.#carryOut(this.#ledger.returned(slot, slot.session?.alive ? condition : 'lost', now))
     this.#letGo(slot)

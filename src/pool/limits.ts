@@ -129,7 +129,6 @@ export async function learn(session: Session): Promise<Learned> {
 }
 
 function read(session: Session, answers: Answers): Learned {
-  const { flavour } = session.server
   return {
     limits: {
       server: session.server,

@@ -160,6 +160,7 @@ export class Lease {
       },
       end: async (slot, rows, over) => {
         if (rows && !rows.complete) await this.#stop(slot, rows, over)
+        if (rows?.complete) slot.heardAt = this.#lender.clock.now()
         this.#reading = undefined
         this.#end()
       },

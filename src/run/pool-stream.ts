@@ -30,7 +30,7 @@ export function poolStream<R = Row>(
       if (note) leaks.unwatch(note)
       if (slot.place !== 'leased') return
       if (!rows || rows.complete || !slot.session?.alive) {
-        return lender.giveBack(slot, rows ? conditionAfter(slot, statement) : 'clean')
+        return lender.giveBack(slot, rows ? conditionAfter(slot, statement) : 'clean', rows?.complete)
       }
       // Dropped, its server stops sending at once; draining could take as long as the whole result.
       lender.ghost(slot)

@@ -70,10 +70,10 @@ async function runOnce(lender: Lender, slot: Slot, statement: Statement, bounds:
   } catch (error) {
     if (error instanceof HoldfastError) throw error
     const fault = await noticed(lender, slot, error)
-    lender.giveBack(slot, fault.session === 'lost' ? 'lost' : conditionAfter(slot, statement))
+    lender.giveBack(slot, fault.session === 'lost' ? 'lost' : conditionAfter(slot, statement), true)
     throw fault
   }
-  lender.giveBack(slot, conditionAfter(slot, statement))
+  lender.giveBack(slot, conditionAfter(slot, statement), true)
   return result
 }
 

@@ -115,12 +115,15 @@ export class Transaction {
    */
   async query<R = Row>(sql: string, values?: unknown, options?: StatementOptions): Promise<Result<R>> {
     this.#check({ sql, values })
-    const bounds = this.#lease.bounds(this.#withSignal(options))
-    return (await this.#run(
-      { sql, values, prepare: options?.prepare ?? false },
-      bounds,
-      this.#fate.theirs,
-    )) as Result<R>
+    const statement = { sql, values, prepare: options?.prepare ?? false }
+    const bounds = this.#lease.bounds(options)
+    const both = bounds.signal && this.#signal && either(bounds.signal, this.#signal)
+    const signal = both?.signal ?? bounds.signal ?? this.#signal
+    try {
+      return (await this.#run(statement, signal ? { ...bounds, signal } : bounds, this.#fate.theirs)) as Result<R>
+    } finally {
+      both?.release()
+    }
   }
 
   /** Rows as they come, inside the transaction. */

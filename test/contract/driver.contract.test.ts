@@ -415,6 +415,20 @@ describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {
       expect(n).toBe(100_000)
     })
 
+    test('leaves the session free once all its rows came, though they are still being read', async () => {
+      const s = await streaming()
+      // Around the size that is held back: somewhere here the last rows come in the very chunk that is one too many.
+      for (let count = 300; count <= 900; count += 20) {
+        const rows = s.stream({ sql: numbers(count) })
+        await rows.next()
+        for (let turn = 0; turn < 10 && !rows.complete; turn++) await sleep(2)
+        if (rows.complete) expect((await s.query({ sql: 'SELECT 1 AS one' })).rows).toEqual([{ one: 1 }])
+        let taken = 1
+        while (!(await rows.next()).done) taken++
+        expect(taken).toBe(count)
+      }
+    })
+
     test('can be thrown away, and the session is free then', async () => {
       const s = await streaming()
       const rows = s.stream({ sql: numbers(50_000) })

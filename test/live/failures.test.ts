@@ -379,6 +379,26 @@ describe.each(DRIVERS.map((driver) => ({ driver })))(
       })
     })
 
+    test('a statement that times out while all other sessions are at work is ended on the server all the same', async ({
+      expect,
+    }) => {
+      const server = await sharedServer(MARIADB)
+      await scene(server, { driver, max: 2 }, async ({ db, account }) => {
+        const other = await db.acquire()
+        await db.query('SELECT 1')
+        const long = other.query('SELECT SLEEP(6) AS long_job')
+      long.catch(() => {})
+        await holdfastError(db.query('SELECT SLEEP(20) AS slept', [], { timeoutMs: 300 }), 'QUERY_TIMEOUT')
+        await untilNotRunning(server, account.user, 'slept', 3_000)
+        expect((await soon(db.query('SELECT 1 AS one'), 2_000)).rows).toEqual([{ one: 1 }])
+        expect(db.stats().leased).toBe(1)
+        for (const { id, info } of await server.sessions(account.user))
+          if (info?.includes('long_job')) await server.kill(id)
+        await failure(long)
+        other.release()
+      })
+    })
+
     test('with every session of a full account timed out, work goes on when the server lets go of them', async ({
       expect,
     }) => {

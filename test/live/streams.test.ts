@@ -292,6 +292,25 @@ describe.each(DRIVERS.map((driver) => ({ driver })))('streams with $driver', { c
     })
   })
 
+  test('a stream on the only session: what is left of it is ended on the server all the same', async ({ expect }) => {
+    const server = await sharedServer(MARIADB)
+    await scene(server, { driver, max: 1, setup: MANY }, async ({ db, account }) => {
+      await db.query('SELECT 1')
+      const timedOut = db.use(async (lease) => {
+        await holdfastError(lease.stream('SELECT SLEEP(20) AS slept', [], { timeoutMs: 300 }).next(), 'QUERY_TIMEOUT')
+      })
+      await soon(timedOut, 2_000)
+      expect((await soon(db.query('SELECT 1 AS one'), 4_000)).rows).toEqual([{ one: 1 }])
+      await untilNotRunning(server, account.user, 'slept', 4_000)
+      const leftEarly = db.use(async (lease) => {
+        for await (const _row of lease.stream(`${HUGE} JOIN many c`)) break
+      })
+      await soon(leftEarly, 4_000)
+      expect((await soon(db.query('SELECT 1 AS one'), 4_000)).rows).toEqual([{ one: 1 }])
+      await untilNotRunning(server, account.user, 'REPEAT', 4_000)
+    })
+  })
+
   test('a statement on a lease whose stream is being read does not hang for ever', async ({ expect }) => {
     await scene(await sharedServer(MARIADB), { driver, max: 1, setup: MANY }, async ({ db }) => {
       await db.use(async (lease) => {

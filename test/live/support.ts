@@ -10,7 +10,9 @@ export const DRIVERS = ['mysql2', 'mariadb'] as const
 export type DriverName = (typeof DRIVERS)[number]
 
 /** For `describe.each`: every server that is there (or those of `kinds`) with either driver. */
-export function eachDriver(kinds: readonly ServerKind[] = availableServers()): { kind: ServerKind; driver: DriverName }[] {
+export function eachDriver(
+  kinds: readonly ServerKind[] = availableServers(),
+): { kind: ServerKind; driver: DriverName }[] {
   const there = availableServers()
   return kinds.filter((kind) => there.includes(kind)).flatMap((kind) => DRIVERS.map((driver) => ({ kind, driver })))
 }
@@ -29,7 +31,10 @@ export interface PoolTest {
 }
 
 /** A pool for the length of a block. Ends in the audit: nothing of it is left, here or on the server. */
-export async function withPool<T>({ server, account, driver, options }: PoolTest, block: (db: Pool) => Promise<T>): Promise<T> {
+export async function withPool<T>(
+  { server, account, driver, options }: PoolTest,
+  block: (db: Pool) => Promise<T>,
+): Promise<T> {
   const db = createPool({ ...optionsFor(server, account, driver), ...options })
   let value: T
   try {
@@ -81,7 +86,8 @@ export async function until(what: string, condition: () => unknown, withinMs = 5
   for (;;) {
     const seen = await condition()
     if (seen === true) return
-    if (performance.now() > deadline) throw new Error(`not within ${withinMs} ms: ${what} (last seen: ${JSON.stringify(seen)})`)
+    if (performance.now() > deadline)
+      throw new Error(`not within ${withinMs} ms: ${what} (last seen: ${JSON.stringify(seen)})`)
     await sleep(10)
   }
 }
@@ -109,7 +115,10 @@ export function tally(outcomes: readonly { error?: unknown }[]): Record<string, 
 }
 
 /** Runs a task `count` times at once, and tells how each settled. */
-export function crowd<T>(count: number, task: (index: number) => Promise<T>): Promise<Awaited<ReturnType<typeof outcome<T>>>[]> {
+export function crowd<T>(
+  count: number,
+  task: (index: number) => Promise<T>,
+): Promise<Awaited<ReturnType<typeof outcome<T>>>[]> {
   return Promise.all(Array.from({ length: count }, (_, index) => outcome(task(index))))
 }
 
