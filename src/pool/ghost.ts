@@ -6,6 +6,8 @@ import type { Identity } from './limits.js'
 import { within } from './opener.js'
 import type { Slot } from './slot.js'
 
+// In a pool that works, somebody comes home sooner than that.
+const HOME_WITHIN_MS = 500
 // An errand that found no session in this time finds its statement ended by itself, or asks again.
 const ERRAND_WITHIN_MS = 30_000
 // When no session is left to look through: how long a ghost is waited for before its place is used for a new one.
@@ -16,8 +18,8 @@ const REPLY_WITHIN_MS = 1_000
 // Where the server does not tell who runs what, a statement is given this long before its connection is dropped.
 const UNSEEN_FOR_MS = 30_000
 const MOST_FAILURES = 8
-// These questions are answered at once by any server that answers at all.
-const ANSWER_WITHIN_MS = 2_000
+// MariaDB's KILL may wait for up to 2 s for a lock that all who SLEEP share.
+const ANSWER_WITHIN_MS = 5_000
 // How often a thread that was told to end is looked for. A long rollback takes its time.
 const LOOK_AGAIN_MS = [5, 20, 50, 100, 250, 500, 1_000]
 
@@ -102,13 +104,40 @@ async function isRunning(
   return rows.length > 0
 }
 
+/** Through a session that comes home soon; else through one that is opened for it; else through whichever comes home. */
 async function onErrand(
   lender: Lender,
   over: AbortSignal,
   task: (session: Session) => Promise<boolean>,
 ): Promise<boolean> {
-  const slot = await lender.waitFirst(ERRAND_WITHIN_MS, over)
+  const slot = await lender.waitFirst(HOME_WITHIN_MS, over).catch((error: unknown) => {
+    if (over.aborted || lender.isShut) throw error
+    return undefined
+  })
+  if (slot) return onSlot(lender, slot, task)
+  const extra = await lender.openExtra(over)
+  if (extra === undefined) return onSlot(lender, await lender.waitFirst(ERRAND_WITHIN_MS, over), task)
+  try {
+    return await answered(lender, extra.session, task)
+  } finally {
+    await lender.closeExtra(extra)
+  }
+}
+
+async function onSlot(lender: Lender, slot: Slot, task: (session: Session) => Promise<boolean>): Promise<boolean> {
   const session = slot.session as Session
+  try {
+    return await answered(lender, session, task)
+  } finally {
+    lender.giveBack(slot, 'clean', session.alive)
+  }
+}
+
+async function answered(
+  lender: Lender,
+  session: Session,
+  task: (session: Session) => Promise<boolean>,
+): Promise<boolean> {
   try {
     return await within(
       lender.clock,
@@ -121,8 +150,6 @@ async function onErrand(
     // Whatever is under way on it, nobody must get it.
     session.destroy()
     throw error
-  } finally {
-    lender.giveBack(slot, 'clean', session.alive)
   }
 }
 

@@ -53,6 +53,7 @@ export class Lender {
   #sweeper: Timer | undefined = undefined
   #dialer: Timer | undefined = undefined
   #isClosing = false
+  #hasExtra = false
   #ghostLaid: (() => void) | undefined = undefined
   #emptied: (() => void) | undefined = undefined
   #told: { readonly timeoutMs: number; readonly at: number; readonly sentence: string } | undefined = undefined
@@ -99,6 +100,28 @@ export class Lender {
     if (this.#ledger.isShut) return Promise.reject(poolClosed(this.options.name))
     if (signal.aborted) return Promise.reject(aborted(signal))
     return this.#stand(timeoutMs, signal, true)
+  }
+
+  /**
+   * A session beyond the ceiling, for an errand when everybody else is at work: one at a time, and never more than the
+   * server lets us have. Undefined when there is none to be had.
+   */
+  async openExtra(signal: AbortSignal): Promise<Opened | undefined> {
+    const { maxUserConnections = Infinity, maxConnections = Infinity } = this.#limits ?? {}
+    if (this.#hasExtra || this.#ledger.held >= Math.min(maxUserConnections, maxConnections)) return undefined
+    this.#hasExtra = true
+    try {
+      return await this.#opener.open(signal)
+    } catch {
+      this.#hasExtra = false
+      return undefined
+    }
+  }
+
+  async closeExtra({ session, permit }: Opened): Promise<void> {
+    await session.close(CLOSE_WITHIN_MS)
+    permit[Symbol.dispose]()
+    this.#hasExtra = false
   }
 
   /** `heard`: the server has just answered on it. */

@@ -2,7 +2,7 @@ import { every } from '../clock.js'
 import type { Result, Row, RowStream, Statement } from '../driver.js'
 import { HoldfastError } from '../errors.js'
 import { Fault, type Effect } from '../faults/fault.js'
-import { endThread } from '../pool/ghost.js'
+import { endThread, layGhost } from '../pool/ghost.js'
 import { noteLease, type LeaseNote, type Site } from '../pool/lease-note.js'
 import type { Leaks } from '../pool/leaks.js'
 import { aborted, type Lender } from '../pool/lender.js'
@@ -182,18 +182,27 @@ export class Lease {
   }
 
   /** The server is told to stop, through another session, while what it sends until then is thrown away. */
-  async #stop({ learned, session }: Slot, rows: RowStream, over: () => Promise<void>): Promise<void> {
+  async #stop(slot: Slot, rows: RowStream, over: () => Promise<void>): Promise<void> {
     let received = rows.received
     const watch = every(this.#lender.clock, SILENT_AFTER_MS, () => {
-      if (rows.received === received) session?.destroy()
+      if (rows.received === received) this.#drop(slot)
       received = rows.received
     })
     const stopped = new AbortController()
-    const told = endThread(this.#lender, learned?.identity, 'QUERY', stopped.signal).catch(() => undefined)
+    const told = endThread(this.#lender, slot.learned?.identity, 'QUERY', stopped.signal).catch(() => undefined)
     await over()
     watch.cancel()
     stopped.abort()
     await told
+  }
+
+  /** The peer is silent, or the server busy with what nobody waits for: the session is no longer the lease's. */
+  #drop(slot: Slot): void {
+    if (slot.place !== 'leased') return
+    this.end(new HoldfastError('SESSION_LOST', 'this lease ended with a stream that was left and could not be ended'))
+    this.#lender.ghost(slot)
+    slot.session?.destroy()
+    void layGhost(this.#lender, slot)
   }
 
   /** @internal */

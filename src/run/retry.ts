@@ -109,7 +109,8 @@ function isSafeToRepeat(fault: Fault, { idempotent = false }: QueryOptions): boo
       return false
     case 'deadlock':
     case 'snapshot':
-      return true
+      // Of several statements in one text, or in a procedure, a part may have been committed before.
+      return fault.effect === 'rolled-back'
     default:
       return fault.session === 'lost' && (fault.effect === 'none' || idempotent)
   }

@@ -71,8 +71,7 @@ class Fate {
 
   async #met(error: unknown, ask: (sql: string) => Promise<Result>): Promise<void> {
     if (error instanceof Fault) {
-      if (error.session === 'lost' || error.effect === 'rolled-back' || (await this.#isUndone(error, ask)))
-        this.lose(error)
+      if (error.session === 'lost' || isUndoing(error) || (await this.#isUndone(error, ask))) this.lose(error)
     } else if (this.#lease.isLost) this.lose(new Fault('lost', 'lost', 'rolled-back', error))
   }
 
@@ -83,6 +82,11 @@ class Fate {
     const open = await ask('SELECT @@in_transaction + 0').catch(() => undefined)
     return open === undefined || Number(onlyValue(open.rows[0])) === 0
   }
+}
+
+/** The server has undone the transaction, whatever a procedure in it may have committed before. */
+function isUndoing({ kind, effect }: Fault): boolean {
+  return effect === 'rolled-back' || kind === 'deadlock' || kind === 'snapshot'
 }
 
 /** An open transaction. It is the block's alone, and over when the block is. */

@@ -310,6 +310,38 @@ describe.each(DRIVERS.map((driver) => ({ driver })))(
       })
     })
 
+    test('a deadlock in a text of several statements, or in a procedure, is not run again: a part of it is done', async ({
+      expect,
+    }) => {
+      const server = await sharedServer(MARIADB)
+      const setup = [
+        'CREATE TABLE {db}.log (what VARCHAR(20))',
+        'CREATE TABLE {db}.t (id INT PRIMARY KEY, v INT)',
+        'INSERT INTO {db}.t SELECT seq, 0 FROM {db}.seq_1_to_200',
+        "CREATE PROCEDURE {db}.both() BEGIN INSERT INTO log VALUES ('both'); UPDATE t SET v = v + 10 WHERE id IN (1, 2); END",
+      ]
+      const options = { driver, setup, driverOptions: { multipleStatements: true } }
+      await scene(server, options, async ({ db, account, root }) => {
+        for (const sql of [
+          'CALL `both`()',
+          "INSERT INTO log VALUES ('both'); UPDATE t SET v = v + 10 WHERE id IN (1, 2)",
+        ]) {
+          await db.use(async (heavy) => {
+            await heavy.query('BEGIN')
+            await heavy.query('UPDATE t SET v = 1 WHERE id BETWEEN 2 AND 200')
+            const victim = failure(db.query(sql))
+            await until(async () => (await server.sessions(account.user)).some((row) => row.command !== 'Sleep'))
+            await sleep(50)
+            await heavy.query('UPDATE t SET v = 1 WHERE id = 1')
+            await heavy.query('COMMIT')
+            expect(await victim).toMatchObject({ errno: 1213 })
+          })
+          expect(await root('SELECT what FROM {db}.log')).toEqual([{ what: 'both' }])
+          await root('DELETE FROM {db}.log')
+        }
+      })
+    })
+
     test('the time budget counts the wait in line', async ({ expect }) => {
       const server = await sharedServer(MARIADB)
       await scene(server, { driver, max: 1 }, async ({ db }) => {
@@ -387,7 +419,7 @@ describe.each(DRIVERS.map((driver) => ({ driver })))(
         const other = await db.acquire()
         await db.query('SELECT 1')
         const long = other.query('SELECT SLEEP(6) AS long_job')
-      long.catch(() => {})
+        long.catch(() => {})
         await holdfastError(db.query('SELECT SLEEP(20) AS slept', [], { timeoutMs: 300 }), 'QUERY_TIMEOUT')
         await untilNotRunning(server, account.user, 'slept', 3_000)
         expect((await soon(db.query('SELECT 1 AS one'), 2_000)).rows).toEqual([{ one: 1 }])

@@ -50,8 +50,9 @@ function codeOf(action: () => unknown): { code?: string; message: string } {
   return { message: 'it was taken' }
 }
 
+/** A SLEEP that has begun: a PREPARE of it would show its text as well. */
 async function running(account: Account, sql: string): Promise<number> {
-  return (await server.sessions(account.user)).filter(({ info }) => info?.includes(sql)).length
+  return (await server.sessions(account.user)).filter(({ info, state }) => info?.includes(sql) && state === 'User sleep').length
 }
 
 describe.concurrent.each(eachDriver(['mariadb-10.11']))('waiting, with $driver', ({ driver }) => {

@@ -873,6 +873,24 @@ describe.each(DRIVERS.map((driver) => ({ driver })))('on MariaDB with $driver', 
     })
   })
 
+  test('timeoutMs and a signal reject at once though ROLLBACK gets no answer', async ({ expect }) => {
+    const options = { driver, max: 2, relay: {}, connectTimeoutMs: 500, setup: ROWS }
+    await scene(await sharedServer(MARIADB), options, async (s) => {
+      for (const bounds of [{ timeoutMs: 500 }, { signal: AbortSignal.timeout(500) }]) {
+        await until(() => s.db.query('SELECT 1'), 5_000)
+        const told = s.db.transaction(async (tx) => {
+          await tx.query('UPDATE t SET v = v + 1 WHERE id = 1')
+          s.relay.stall()
+          await sleep(60_000, undefined, { ref: false })
+        }, bounds)
+        const error = await soon(failure(told), 3_000).finally(() => s.relay.resume())
+        expect(['QUERY_TIMEOUT', 'ABORTED']).toContain(error.code)
+        await until(async () => (await s.db.query('UPDATE t SET v = v + 10 WHERE id = 1')).affectedRows === 1, 6_000)
+      }
+      expect(await s.root('SELECT v FROM {db}.t WHERE id = 1')).toEqual([{ v: 20 }])
+    })
+  })
+
   test('fifty transactions at once at an account limit of 3 all succeed', async ({ expect }) => {
     const options = { driver, max: 10, account: { maxUserConnections: 3 }, setup: ROWS }
     await scene(await sharedServer(MARIADB), options, async (s) => {
