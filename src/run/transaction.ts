@@ -262,7 +262,9 @@ async function runOnce<T>(
     if (error instanceof Fault)
       return { error: statementError(error), undoneBy: error.session === 'lost' ? error : undefined }
     if (fate.lost !== undefined) return undone(fate, error)
-    await rollBack(lease)
+    const rolledBack = rollBack(lease)
+    // Whose time is up does not wait for the server; the session goes home when it is through.
+    if (!deadline.signal?.aborted) await rolledBack
     return { error }
   } finally {
     lease.release()
