@@ -59,8 +59,8 @@ export function either(one: AbortSignal, other: AbortSignal): { signal: AbortSig
 }
 
 // Rejecting a promise with an error of its own takes some microseconds; the event loop must not notice a crowd.
-const SLICE_MS = 5
-const LOOK_AT_THE_TIME_EVERY = 32
+const SLICE_MS = 3
+const LOOK_AT_THE_TIME_EVERY = 16
 
 /** Works through crowds, one after the other, without blocking the event loop for longer than a few milliseconds at a time. */
 export class Slices<T> {

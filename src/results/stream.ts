@@ -161,8 +161,8 @@ export class RowReader<R = Row> implements AsyncIterableIterator<R> {
     this.#freed = true
     const { session } = slot
     const rows = this.#rows
+    // Not thrown away yet: back-pressure keeps what comes in these turns small.
     if (rows && !rows.complete && session.alive) {
-      rows.discard()
       for (let turn = 0; turn < TURNS_FOR_THE_REST && !rows.complete; turn++) await turnOfTheLoop()
     }
     await this.#home.end(slot, rows, () => this.#rest(session))
@@ -171,6 +171,7 @@ export class RowReader<R = Row> implements AsyncIterableIterator<R> {
   /** Until the server has sent what was left, or the connection has ended. */
   async #rest(session: Session): Promise<void> {
     const rows = this.#rows
+    rows?.discard()
     await this.#coming?.catch(() => undefined)
     while (rows && !rows.complete && session.alive) {
       const step = await rows.next().catch(() => undefined)

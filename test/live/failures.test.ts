@@ -318,7 +318,7 @@ describe.each(DRIVERS.map((driver) => ({ driver })))(
         'CREATE TABLE {db}.log (what VARCHAR(20))',
         'CREATE TABLE {db}.t (id INT PRIMARY KEY, v INT)',
         'INSERT INTO {db}.t SELECT seq, 0 FROM {db}.seq_1_to_200',
-        "CREATE PROCEDURE {db}.both() BEGIN INSERT INTO log VALUES ('both'); UPDATE t SET v = v + 10 WHERE id IN (1, 2); END",
+        "CREATE PROCEDURE {db}.both() SQL SECURITY INVOKER BEGIN INSERT INTO log VALUES ('both'); UPDATE t SET v = v + 10 WHERE id IN (1, 2); END",
       ]
       const options = { driver, setup, driverOptions: { multipleStatements: true } }
       await scene(server, options, async ({ db, account, root }) => {
