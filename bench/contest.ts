@@ -94,28 +94,24 @@ export function collectGarbage(): void {
 }
 
 /**
- * The longest time for which the event loop did not turn, measured by turning it without a pause. Time in which the process
- * had no CPU, because the machine had something else to do, is left out.
+ * The longest time for which the event loop did not turn. Time in which the process had no CPU, because the machine had
+ * something else to do, is left out.
  */
 export class LoopWatch {
   #longestMs = 0
   #at = performance.now()
   #cpu = process.cpuUsage()
-  #isOver = false
+  #timer: NodeJS.Timeout | undefined
 
   constructor() {
-    setImmediate(() => this.#turn())
+    this.#look()
   }
 
   stop(): number {
+    clearTimeout(this.#timer)
     this.#look()
-    this.#isOver = true
+    clearTimeout(this.#timer)
     return this.#longestMs
-  }
-
-  #turn(): void {
-    this.#look()
-    if (!this.#isOver) setImmediate(() => this.#turn())
   }
 
   #look(): void {
@@ -124,5 +120,6 @@ export class LoopWatch {
     this.#longestMs = Math.max(this.#longestMs, Math.min(at - this.#at, usedMs))
     this.#at = at
     this.#cpu = cpu
+    this.#timer = setTimeout(() => this.#look(), 1)
   }
 }

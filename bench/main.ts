@@ -3,6 +3,7 @@
 import { availableParallelism, cpus, loadavg, totalmem } from 'node:os'
 import { performance } from 'node:perf_hooks'
 import { argv, execPath, stdout } from 'node:process'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { installedDriver } from '../src/drivers/installed.js'
 import { startProcess } from '../src/testing/process.js'
@@ -13,6 +14,7 @@ import { render, WIDTH, wrap, type Table } from './table.js'
 
 const DRIVERS: readonly DriverName[] = ['mysql2', 'mariadb']
 const PATIENCE_MS = 120_000
+const ENDS_WITHIN_MS = 10_000
 
 interface Options {
   readonly json: boolean
@@ -96,8 +98,9 @@ async function runSection(name: string, setting: Setting, profile: string | unde
     node: [execPath, '--expose-gc', ...profiling],
   })
   const tables = await child.next<Table[]>(PATIENCE_MS)
-  const { code } = await child.exited
-  if (code !== 0) throw new Error(`${name}: the process ended with ${code}:\n${child.output}`)
+  const exit = await Promise.race([child.exited, sleep(ENDS_WITHIN_MS, undefined, { ref: false })])
+  if (exit?.code !== 0)
+    throw new Error(`${name}: the process ${exit ? `ended with ${exit.code}` : 'does not end'}:\n${child.output}`)
   return tables
 }
 

@@ -122,7 +122,7 @@ export async function bareConnection(setting: Setting): Promise<Pick<OwnPool, 'q
 
 /** Opens all the sessions that a pool may hold. */
 export async function warm(query: (sql: string) => Promise<unknown>): Promise<void> {
-  await Promise.all(Array.from({ length: MAX }, () => query('SELECT SLEEP(0.05)')))
+  await Promise.all(Array.from({ length: MAX }, () => query('SELECT SLEEP(0.02)')))
 }
 
 export { mariadb, mariadbCallback, mysql2, mysql2Callback }

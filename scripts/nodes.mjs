@@ -1,7 +1,16 @@
 // `npm run test:nodes`: the package, packed and installed as a user would, and its contract on every Node that it promises.
 
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -23,7 +32,9 @@ try {
   installAsUser(user)
   const rows = NODES.map((range) => tryNode(range, user))
   console.table(Object.fromEntries(rows.map(({ node, ...columns }) => [node, columns])))
-  process.exitCode = rows.every((row) => row.import === 'ok' && row.require === 'ok' && row.failed === 0 && row.passed > 0)
+  process.exitCode = rows.every(
+    (row) => row.import === 'ok' && row.require === 'ok' && row.failed === 0 && row.passed > 0,
+  )
     ? 0
     : 1
 } finally {
@@ -66,7 +77,9 @@ function nodeBinary(range) {
   mkdirSync(dirname(home), { recursive: true })
   const draft = mkdtempSync(join(dirname(home), '.draft-'))
   try {
-    const [{ filename }] = JSON.parse(run('npm', ['pack', '--json', `node-${process.platform}-${process.arch}@${range}`], draft))
+    const [{ filename }] = JSON.parse(
+      run('npm', ['pack', '--json', `node-${process.platform}-${process.arch}@${range}`], draft),
+    )
     run('tar', ['-xzf', filename], draft)
     renameSync(join(draft, 'package'), home)
   } finally {
@@ -77,6 +90,7 @@ function nodeBinary(range) {
 
 function run(program, args, cwd = ROOT) {
   const { status, error, stdout, stderr } = spawnSync(program, args, { cwd, encoding: 'utf8', maxBuffer: 2 ** 28 })
-  if (error || status !== 0) throw new Error(`${program} ${args.join(' ')} failed: ${error?.message ?? `${stdout}${stderr}`}`)
+  if (error || status !== 0)
+    throw new Error(`${program} ${args.join(' ')} failed: ${error?.message ?? `${stdout}${stderr}`}`)
   return stdout
 }

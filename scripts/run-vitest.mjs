@@ -30,7 +30,9 @@ export function runVitest({ args = [], node = process.execPath, env = process.en
 function count(results, status) {
   const passed = results?.numPassedTests ?? 0
   const skipped = (results?.numPendingTests ?? 0) + (results?.numTodoTests ?? 0)
-  const unloadable = (results?.testResults ?? []).filter((file) => file.status === 'failed' && file.assertionResults.length === 0)
+  const unloadable = (results?.testResults ?? []).filter(
+    (file) => file.status === 'failed' && file.assertionResults.length === 0,
+  )
   const failed = (results?.numFailedTests ?? 0) + unloadable.length
   return { passed, skipped, failed: status === 0 ? failed : Math.max(failed, 1) }
 }

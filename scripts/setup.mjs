@@ -84,7 +84,12 @@ function servers(kinds = KINDS) {
   mkdirSync(cacheFolder(), { recursive: true })
   const isComplete = (kind) => {
     const server = manifest()[kind]
-    if (!server?.ok || server.recipe !== RECIPE || !server.command.every(isPathOrOption) || !existsSync(server.template))
+    if (
+      !server?.ok ||
+      server.recipe !== RECIPE ||
+      !server.command.every(isPathOrOption) ||
+      !existsSync(server.template)
+    )
       return false
     return kind in DEBS || versionOf(server.command) === server.version
   }
@@ -178,7 +183,8 @@ function unpackedServer(kind, deb) {
 /** Everything down to libc comes along, because apt is told that nothing is installed: the host's own libraries may be older. */
 function downloadWithDependencies(deb, state) {
   if (!find('apt-get') || !find('dpkg')) throw new Error('apt-get and dpkg are needed to fetch it from Debian sid')
-  for (const folder of ['lists/partial', 'archives/partial', 'none']) mkdirSync(join(state, folder), { recursive: true })
+  for (const folder of ['lists/partial', 'archives/partial', 'none'])
+    mkdirSync(join(state, folder), { recursive: true })
   writeFileSync(join(state, 'status'), '')
   const own = [
     `Dir::State=${state}`,
@@ -219,7 +225,8 @@ function debianMirror(apt) {
 function prune(root) {
   const usr = join(root, 'usr')
   for (const name of readdirSync(usr)) if (!/^(lib.*|sbin|share)$/.test(name)) remove(join(usr, name))
-  for (const name of readdirSync(join(usr, 'share'))) if (!/^(mysql|mariadb)$/.test(name)) remove(join(usr, 'share', name))
+  for (const name of readdirSync(join(usr, 'share')))
+    if (!/^(mysql|mariadb)$/.test(name)) remove(join(usr, 'share', name))
   const { lib } = commandIn(root)
   for (const name of readdirSync(lib)) if (/^(gconv|perl.*)$/.test(name)) remove(join(lib, name))
 }
@@ -230,7 +237,9 @@ function commandIn(root) {
   const lib = readdirSync(join(usr, 'lib'))
     .map((name) => join(usr, 'lib', name))
     .find((folder) => existsSync(join(folder, 'libc.so.6')))
-  const loader = ['lib64', 'lib'].flatMap((name) => list(join(usr, name))).find((file) => /\/ld-linux[^/]*\.so\.\d+$/.test(file))
+  const loader = ['lib64', 'lib']
+    .flatMap((name) => list(join(usr, name)))
+    .find((file) => /\/ld-linux[^/]*\.so\.\d+$/.test(file))
   const binary = ['mariadbd', 'mysqld'].map((name) => join(usr, 'sbin', name)).find(existsSync)
   if (!lib || !loader || !binary)
     throw new Error('what Debian sid sent holds no server, no libc or no loader where they were expected')
@@ -293,11 +302,19 @@ function initialiseMysql([program, ...args], datadir) {
 function initialiseMariadb([program, ...args], datadir, share) {
   for (const schema of ['mysql', 'sys']) mkdirSync(join(datadir, schema), { recursive: true })
   const sql = (name) => {
-    const file = [`mariadb_${name}.sql`, `mysql_${name}.sql`, `${name}.sql`].map((end) => join(share, end)).find(existsSync)
+    const file = [`mariadb_${name}.sql`, `mysql_${name}.sql`, `${name}.sql`]
+      .map((end) => join(share, end))
+      .find(existsSync)
     if (!file) throw new Error(`${name}.sql is missing in ${share}`)
     return readFileSync(file, 'latin1')
   }
-  const scripts = ['system_tables', 'performance_tables', 'system_tables_data', 'maria_add_gis_sp_bootstrap', 'sys_schema']
+  const scripts = [
+    'system_tables',
+    'performance_tables',
+    'system_tables_data',
+    'maria_add_gis_sp_bootstrap',
+    'sys_schema',
+  ]
   const input = ['USE mysql;', 'SET @auth_root_socket=NULL;', ...scripts.map(sql)].join('\n')
   const bootstrap = [
     '--bootstrap',
@@ -368,7 +385,11 @@ function tryLock(lock) {
 }
 
 function run(program, args, options = {}) {
-  const { status, signal, error, stdout, stderr } = spawnSync(program, args, { encoding: 'utf8', maxBuffer: 2 ** 28, ...options })
+  const { status, signal, error, stdout, stderr } = spawnSync(program, args, {
+    encoding: 'utf8',
+    maxBuffer: 2 ** 28,
+    ...options,
+  })
   if (error) throw new Error(`${program}: ${error.message}`)
   if (status === 0) return stdout
   const end = (stderr?.trim() || stdout || '')

@@ -66,7 +66,12 @@ function run(names) {
 
 /** Quiet, unless it fails. */
 function command(program, ...words) {
-  const { status, error, stdout, stderr } = spawnSync(program, words, { cwd: ROOT, env, encoding: 'utf8', maxBuffer: 2 ** 28 })
+  const { status, error, stdout, stderr } = spawnSync(program, words, {
+    cwd: ROOT,
+    env,
+    encoding: 'utf8',
+    maxBuffer: 2 ** 28,
+  })
   if (error) throw error
   if (status !== 0) throw new Error(`${stdout}${stderr}\n\`${[program, ...words].join(' ')}\` failed`)
 }

@@ -1,7 +1,16 @@
 import { performance } from 'node:perf_hooks'
 import type { Readable } from 'node:stream'
 import { contest, measure, type Contender } from '../contest.js'
-import { holdfastPool, mariadb, mariadbOptions, mysql2Callback, mysql2Options, type Setting } from '../pools.js'
+import {
+  holdfastPool,
+  mariadb,
+  mariadbOptions,
+  MAX,
+  mysql2Callback,
+  mysql2Options,
+  warm,
+  type Setting,
+} from '../pools.js'
 import type { Table } from '../table.js'
 
 const ROWS = 1_000_000
@@ -22,10 +31,42 @@ export async function stream(setting: Setting): Promise<Table[]> {
   const { driver, quick } = setting
   const count = quick ? QUICK_ROWS : ROWS
   const rowsOf = (count: number): string => `SELECT seq AS id, seq % 97 AS n FROM seq_1_to_${count}`
-  const sources = [driver === 'mysql2' ? ownMysql2(setting) : ownMariadb(setting), ofHoldfast(setting)]
-  for (const source of sources) await source.query('SELECT 1')
-  const rates = await contest(
-    sources.map((source): Contender => ({
+  const rates = await withSources(setting, 1, (sources) => contest(sources.map(reader), 3))
+  const [alone, among] = [
+    await withSources(setting, 1, (sources) => contest(sources.map(leaver), 3)),
+    await withSources(setting, MAX, (sources) => contest(sources.map(leaver), 3)),
+  ]
+  const breaks = alone.map((standing, at) => ({
+    ...standing,
+    values: { ...standing.values, amongMs: among[at]?.values['nextMs'] ?? NaN },
+    ratios: { ...standing.ratios, amongMs: among[at]?.ratios['nextMs'] ?? NaN },
+  }))
+  return [
+    {
+      title: `Stream of ${(count / 1000).toLocaleString('en')} 000 rows through ${driver}, read by for await`,
+      columns: [
+        { key: 'perSecond', head: 'rows per s', digits: 0, ratio: true },
+        { key: 'cpuUs', head: 'CPU us per row', digits: 2, ratio: true },
+      ],
+      rows: rates,
+      notes: [],
+    },
+    {
+      title: `The same left after ${READ_BEFORE_BREAK} rows: until the loop is left, and until the next query is answered`,
+      columns: [
+        { key: 'leftMs', head: 'left ms', digits: 2 },
+        { key: 'nextMs', head: 'next, pool of 1, ms', digits: 2, ratio: true },
+        { key: 'amongMs', head: `next, pool of ${MAX}, ms`, digits: 2, ratio: true },
+      ],
+      rows: breaks,
+      notes: [
+        'The drivers read the rest and throw it away; Holdfast drops the session, and ends the statement on the server.',
+      ],
+    },
+  ]
+
+  function reader(source: Source): Contender {
+    return {
       name: source.name,
       async round(isWarmUp) {
         const asked = isWarmUp ? WARM_UP_ROWS : count
@@ -38,56 +79,43 @@ export async function stream(setting: Setting): Promise<Table[]> {
         if (seen !== asked) throw new Error(`${source.name}: ${seen} rows instead of ${asked}`)
         return { perSecond: (seen / wallUs) * 1e6, cpuUs: cpuUs / seen }
       },
-    })),
-    3,
-  )
-  const breaks = await contest(
-    sources.map((source): Contender => ({
+    }
+  }
+
+  function leaver(source: Source): Contender {
+    return {
       name: source.name,
       async round(isWarmUp) {
-        const sql = rowsOf(isWarmUp ? WARM_UP_ROWS : count)
-        await source.query('SELECT 1')
-        let leftAt = NaN
-        await source.read(sql, async (rows) => {
+        await warm((sql) => source.query(sql))
+        let brokeAt = NaN
+        await source.read(rowsOf(isWarmUp ? WARM_UP_ROWS : count), async (rows) => {
           let seen = 0
           for await (const _ of rows) {
             if (++seen < READ_BEFORE_BREAK) continue
-            leftAt = performance.now()
+            brokeAt = performance.now()
             break
           }
         })
-        const overMs = performance.now() - leftAt
+        const leftMs = performance.now() - brokeAt
         await source.query('SELECT 1')
-        return { overMs, nextMs: performance.now() - leftAt }
+        return { leftMs, nextMs: performance.now() - brokeAt }
       },
-    })),
-    3,
-  )
-  for (const source of sources) await source.end()
-  return [
-    {
-      title: `Stream of ${(count / 1000).toLocaleString('en')} 000 rows through ${driver}, read by for await`,
-      columns: [
-        { key: 'perSecond', head: 'rows per s', digits: 0, ratio: true },
-        { key: 'cpuUs', head: 'CPU us per row', digits: 2, ratio: true },
-      ],
-      rows: rates,
-      notes: [],
-    },
-    {
-      title: `The same left after ${READ_BEFORE_BREAK} rows, on a pool of 1`,
-      columns: [
-        { key: 'overMs', head: 'loop left after ms', digits: 2 },
-        { key: 'nextMs', head: 'next query answered after ms', digits: 2, ratio: true },
-      ],
-      rows: breaks,
-      notes: ['The drivers read the rest, and throw it away; Holdfast ends the statement and opens another session.'],
-    },
-  ]
+    }
+  }
 }
 
-function ofHoldfast(setting: Setting): Source {
-  const pool = holdfastPool(setting, { max: 1 })
+async function withSources<T>(setting: Setting, max: number, task: (sources: Source[]) => Promise<T>): Promise<T> {
+  const sources = [
+    setting.driver === 'mysql2' ? ownMysql2(setting, max) : ownMariadb(setting, max),
+    ofHoldfast(setting, max),
+  ]
+  const outcome = await task(sources)
+  for (const source of sources) await source.end()
+  return outcome
+}
+
+function ofHoldfast(setting: Setting, max: number): Source {
+  const pool = holdfastPool(setting, { max })
   return {
     name: 'Holdfast stream()',
     read: (sql, rows) => rows(pool.stream(sql)),
@@ -96,8 +124,8 @@ function ofHoldfast(setting: Setting): Source {
   }
 }
 
-function ownMysql2(setting: Setting): Source {
-  const pool = mysql2Callback.createPool(mysql2Options(setting, 1))
+function ownMysql2(setting: Setting, max: number): Source {
+  const pool = mysql2Callback.createPool(mysql2Options(setting, max))
   const asPromise = pool.promise()
   return {
     name: 'mysql2 .stream()',
@@ -116,8 +144,8 @@ function ownMysql2(setting: Setting): Source {
   }
 }
 
-function ownMariadb(setting: Setting): Source {
-  const pool = mariadb.createPool(mariadbOptions(setting, 1))
+function ownMariadb(setting: Setting, max: number): Source {
+  const pool = mariadb.createPool(mariadbOptions(setting, max))
   return {
     name: 'mariadb queryStream()',
     async read(sql, rows) {

@@ -2,7 +2,7 @@ import { every } from '../clock.js'
 import type { Session } from '../driver.js'
 import { HoldfastError } from '../errors.js'
 import type { Lender } from './lender.js'
-import type { Identity } from './limits.js'
+import { onlyValue, type Identity } from './limits.js'
 import { within } from './opener.js'
 import type { Slot } from './slot.js'
 
@@ -76,40 +76,35 @@ export async function endThread(
   if (!identity?.peer) throw new Error('the server does not tell who is who')
   let failures = 0
   for (let look = 0; !over.aborted; look++) {
-    const running = await onErrand(lender, over, async (session) => {
-      if (!(await isRunning(session, identity, what))) return false
+    const found = await onErrand(lender, over, async (session): Promise<'over' | 'runs' | 'unseen'> => {
+      const command = await commandOf(session, identity)
+      if (what === 'CONNECTION' ? command === undefined : command === 'Sleep') return 'over'
+      if (command === undefined) return 'unseen'
       // Once is enough: a thread that rolls back must not be told again and again.
       if (look === failures && !over.aborted)
         await session.query({ sql: `KILL ${what} ${identity.connectionId}` }).catch(noop)
-      return true
+      return 'runs'
     }).catch((error: unknown) => {
       // The session that was to look was dead or silent itself: another may not be.
       if (error instanceof HoldfastError || ++failures > MOST_FAILURES) throw error
-      return true
+      return 'runs'
     })
-    if (!running) return
+    if (found === 'over') return
+    // A procedure with another definer runs as that one, out of our sight: it can only be waited for.
+    if (found === 'unseen') throw new Error('the thread cannot be seen')
     await pause(lender, LOOK_AGAIN_MS[Math.min(look, LOOK_AGAIN_MS.length - 1)] as number, over)
   }
 }
 
 /** Thread numbers begin anew after a restart, and differ from server to server behind a proxy: the address must fit too. */
-async function isRunning(
-  session: Session,
-  { connectionId, peer }: Identity,
-  what: 'QUERY' | 'CONNECTION',
-): Promise<boolean> {
-  const idle = what === 'QUERY' ? " AND COMMAND <> 'Sleep'" : ''
-  const sql = `SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = ? AND HOST = ?${idle}`
+async function commandOf(session: Session, { connectionId, peer }: Identity): Promise<string | undefined> {
+  const sql = 'SELECT COMMAND FROM information_schema.PROCESSLIST WHERE ID = ? AND HOST = ?'
   const { rows } = await session.query({ sql, values: [Number(connectionId), peer] })
-  return rows.length > 0
+  return rows.length === 0 ? undefined : String(onlyValue(rows[0]))
 }
 
 /** Through a session that comes home soon; else through one that is opened for it; else through whichever comes home. */
-async function onErrand(
-  lender: Lender,
-  over: AbortSignal,
-  task: (session: Session) => Promise<boolean>,
-): Promise<boolean> {
+async function onErrand<T>(lender: Lender, over: AbortSignal, task: (session: Session) => Promise<T>): Promise<T> {
   const slot = await lender.waitFirst(HOME_WITHIN_MS, over).catch((error: unknown) => {
     if (over.aborted || lender.isShut) throw error
     return undefined
@@ -124,7 +119,7 @@ async function onErrand(
   }
 }
 
-async function onSlot(lender: Lender, slot: Slot, task: (session: Session) => Promise<boolean>): Promise<boolean> {
+async function onSlot<T>(lender: Lender, slot: Slot, task: (session: Session) => Promise<T>): Promise<T> {
   const session = slot.session as Session
   try {
     return await answered(lender, session, task)
@@ -133,11 +128,7 @@ async function onSlot(lender: Lender, slot: Slot, task: (session: Session) => Pr
   }
 }
 
-async function answered(
-  lender: Lender,
-  session: Session,
-  task: (session: Session) => Promise<boolean>,
-): Promise<boolean> {
+async function answered<T>(lender: Lender, session: Session, task: (session: Session) => Promise<T>): Promise<T> {
   try {
     return await within(
       lender.clock,

@@ -6,7 +6,7 @@ export interface Site {
 }
 
 /** How a stream of the pool gets on. */
-export interface Reading {
+interface Reading {
   /** Rows that were taken. */
   rows: number
   /** The reader waits for the server. */

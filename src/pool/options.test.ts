@@ -15,7 +15,7 @@ function refusal(task: () => unknown): string {
   throw new Error('it was taken')
 }
 
-const refused = (options: object): string => refusal(() => resolveOptions(options as PoolOptions))
+const refused = (options: object): string => refusal(() => resolveOptions(options))
 
 describe('the options of a pool', () => {
   it('have defaults', () => {
@@ -128,7 +128,7 @@ describe('the options of a pool', () => {
       `mysql://u:1/${secret}@h/db`,
       `mysql://u:1#${secret}@h/db`,
       `postgres://u:${secret}@h/db`,
-      `${secret}`,
+      secret,
       `mysql://u:${secret}%E0%A4%A@h/db`,
     ]) {
       let shown = ''

@@ -355,7 +355,7 @@ function unknownOption(name: string, known: readonly string[], where = ''): Hold
 }
 
 /** The known name that takes the fewest edits, if it takes few. */
-export function nearest(name: string, known: readonly string[]): string | undefined {
+function nearest(name: string, known: readonly string[]): string | undefined {
   let best: string | undefined
   let fewest = Math.max(2, Math.floor(name.length / 3)) + 1
   for (const candidate of known) {

@@ -173,8 +173,8 @@ export class RowReader<R = Row> implements AsyncIterableIterator<R> {
     const rows = this.#rows
     rows?.discard()
     await this.#coming?.catch(() => undefined)
-    while (rows && !rows.complete && session.alive) {
-      const step = await rows.next().catch(() => undefined)
+    for (let left = rows; left && !left.complete && session.alive; left = this.#rows) {
+      const step = await left.next().catch(() => undefined)
       if (step === undefined || step.done) await turnOfTheLoop()
     }
   }

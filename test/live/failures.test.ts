@@ -142,6 +142,7 @@ describe.each(PAIRS)('failures on $kind with $driver', { concurrent: true }, ({ 
           [SLOW, 'slept'],
         ] as const) {
           const victim = failure(db.query(sql))
+          victim.catch(() => {})
           await server.kill(await untilRunning(server, account.user, text))
           expect(await victim).toMatchObject({ code: 'SESSION_LOST', effect: 'unknown' })
         }
@@ -328,8 +329,9 @@ describe.each(DRIVERS.map((driver) => ({ driver })))(
         ]) {
           await db.use(async (heavy) => {
             await heavy.query('BEGIN')
-            await heavy.query('UPDATE t SET v = 1 WHERE id BETWEEN 2 AND 200')
+            await heavy.query('UPDATE t SET v = v + 1 WHERE id BETWEEN 2 AND 200')
             const victim = failure(db.query(sql))
+            victim.catch(() => {})
             await until(async () => (await server.sessions(account.user)).some((row) => row.command !== 'Sleep'))
             await sleep(50)
             await heavy.query('UPDATE t SET v = 1 WHERE id = 1')

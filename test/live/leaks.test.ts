@@ -183,7 +183,7 @@ describe.each(DRIVERS.map((driver) => ({ driver })))('leaks with $driver', { con
     const options = {
       driver,
       max: 1,
-      leakAfterMs: 150,
+      leakAfterMs: 500,
       onLeak: 'reclaim' as const,
       name: `reclaimed from ${driver}`,
       setup: TABLE,
@@ -201,7 +201,7 @@ describe.each(DRIVERS.map((driver) => ({ driver })))('leaks with $driver', { con
       for (const call of [() => leaked.query('INSERT INTO t (v) VALUES (2)'), () => leaked.stream('SELECT 1').next()]) {
         const error = await holdfastError(call(), 'LEASE_ABANDONED')
         expect(error.effect).toBe('none')
-        expect(error.message).toContain('150 ms')
+        expect(error.message).toContain('500 ms')
       }
       leaked.release()
       leaked.release()

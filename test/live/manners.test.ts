@@ -52,7 +52,9 @@ function codeOf(action: () => unknown): { code?: string; message: string } {
 
 /** A SLEEP that has begun: a PREPARE of it would show its text as well. */
 async function running(account: Account, sql: string): Promise<number> {
-  return (await server.sessions(account.user)).filter(({ info, state }) => info?.includes(sql) && state === 'User sleep').length
+  return (await server.sessions(account.user)).filter(
+    ({ info, state }) => info?.includes(sql) && state === 'User sleep',
+  ).length
 }
 
 describe.concurrent.each(eachDriver(['mariadb-10.11']))('waiting, with $driver', ({ driver }) => {

@@ -148,7 +148,8 @@ describe.concurrent.each([...eachDriver(['mariadb-10.11']), ...eachDriver(['mysq
       const account = await server().createAccount()
       await withPool({ server: server(), account, driver, options: { minIdle: 2 } }, async (db) => {
         await until('two are there', () => db.stats().idle === 2)
-        const ids = async (): Promise<number[]> => (await server().sessions(account.user)).map(({ id }) => id).sort()
+        const ids = async (): Promise<number[]> =>
+          (await server().sessions(account.user)).map(({ id }) => id).sort((a, b) => a - b)
         const before = await ids()
         await sleep(5_000)
         expect(await ids()).toEqual(before)

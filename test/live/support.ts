@@ -116,7 +116,9 @@ export function tally(outcomes: readonly { error?: unknown }[]): Record<string, 
 
 /** What went wrong, in words, for an assertion that there is none. */
 export function troubles(outcomes: readonly { error?: unknown; ms?: number }[]): string[] {
-  return outcomes.flatMap(({ error, ms = 0 }) => (error === undefined ? [] : [`after ${Math.round(ms)} ms: ${(error as Error).message}`]))
+  return outcomes.flatMap(({ error, ms = 0 }) =>
+    error === undefined ? [] : [`after ${Math.round(ms)} ms: ${(error as Error).message}`],
+  )
 }
 
 /** Runs a task `count` times at once, and tells how each settled. */
@@ -136,9 +138,9 @@ export interface Load extends Disposable {
 
 export function keepBusy(workers: number, task: () => Promise<unknown>): Load {
   const outcomes: { error?: unknown }[] = []
-  let over = false
+  const ended = new AbortController()
   const worker = async (): Promise<void> => {
-    while (!over) {
+    while (!ended.signal.aborted) {
       const { error } = await outcome(task())
       outcomes.push(error === undefined ? {} : { error })
       // A pool that refuses at once must not keep the event loop from ever turning.
@@ -147,11 +149,11 @@ export function keepBusy(workers: number, task: () => Promise<unknown>): Load {
   }
   const working = Promise.all(Array.from({ length: workers }, worker))
   const stop = async (): Promise<Record<string, number>> => {
-    over = true
+    ended.abort()
     await working
     return tally(outcomes)
   }
-  return { outcomes, stop, [Symbol.dispose]: () => void (over = true) }
+  return { outcomes, stop, [Symbol.dispose]: () => ended.abort() }
 }
 
 /** A session of somebody else: no pool, no Holdfast. */
@@ -165,12 +167,6 @@ export async function stranger(account: Account): Promise<Connection> {
 export async function statusOf(server: TestServer, name: string): Promise<number> {
   const [row] = await server.query<{ Value: string }>('SHOW GLOBAL STATUS WHERE Variable_name = ?', [name])
   return Number(row?.Value)
-}
-
-/** Blocks the event loop: no timer runs, no socket is read. */
-export function blockLoop(ms: number): void {
-  const until = performance.now() + ms
-  while (performance.now() < until);
 }
 
 /** How late timers were at worst since the call: what the machine, not the pool, adds to a deadline. */
