@@ -19,11 +19,11 @@ const driverOptions: Record<DriverName, Record<string, unknown>> = {
   mariadb: { allowPublicKeyRetrieval: true },
 }
 
-export function driverFor(name: DriverName, config: ConnectConfig): Driver {
+function driverFor(name: DriverName, config: ConnectConfig): Driver {
   return findDriver(name)({ ...config, driverOptions: { ...driverOptions[name], ...config.driverOptions } })
 }
 
-export function permit(): Permit {
+function permit(): Permit {
   return { revoked: new AbortController().signal, idle: false, [Symbol.dispose]() {} }
 }
 

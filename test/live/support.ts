@@ -115,7 +115,7 @@ export function tally(outcomes: readonly { error?: unknown }[]): Record<string, 
 }
 
 /** What went wrong, in words, for an assertion that there is none. */
-export function troubles(outcomes: readonly { error?: unknown; ms?: number }[]): string[] {
+function troubles(outcomes: readonly { error?: unknown; ms?: number }[]): string[] {
   return outcomes.flatMap(({ error, ms = 0 }) =>
     error === undefined ? [] : [`after ${Math.round(ms)} ms: ${(error as Error).message}`],
   )
