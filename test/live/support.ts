@@ -114,13 +114,6 @@ export function tally(outcomes: readonly { error?: unknown }[]): Record<string, 
   return count
 }
 
-/** What went wrong, in words, for an assertion that there is none. */
-function troubles(outcomes: readonly { error?: unknown; ms?: number }[]): string[] {
-  return outcomes.flatMap(({ error, ms = 0 }) =>
-    error === undefined ? [] : [`after ${Math.round(ms)} ms: ${(error as Error).message}`],
-  )
-}
-
 /** Runs a task `count` times at once, and tells how each settled. */
 export function crowd<T>(
   count: number,
