@@ -6,7 +6,9 @@ const config: ViteUserConfig = {
     globalSetup: 'scripts/before-tests.mjs',
     pool: 'forks', // a server started by a test is tied to the life of a process
     maxWorkers: 3, // two cores, and much of a test is waiting for a server
-    testTimeout: 30_000,
+    testTimeout: 60_000,
+    // Servers, networks and clocks are real here, and machines noisy: late once is noise, late three times is a fault.
+    retry: 2,
     hookTimeout: 60_000,
   },
 }

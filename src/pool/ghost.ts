@@ -20,6 +20,7 @@ const UNSEEN_FOR_MS = 30_000
 const MOST_FAILURES = 8
 // MariaDB's KILL may wait for up to 2 s for a lock that all who SLEEP share.
 const ANSWER_WITHIN_MS = 5_000
+const PING_WITHIN_MS = 1_000
 // How often a thread that was told to end is looked for. A long rollback takes its time.
 const LOOK_AGAIN_MS = [5, 20, 50, 100, 250, 500, 1_000]
 
@@ -129,14 +130,12 @@ async function onSlot<T>(lender: Lender, slot: Slot, task: (session: Session) =>
 }
 
 async function answered<T>(lender: Lender, session: Session, task: (session: Session) => Promise<T>): Promise<T> {
+  const answer = <R>(ms: number, question: () => Promise<R>): Promise<R> =>
+    within(lender.clock, ms, undefined, question, () => new Error('no answer'))
   try {
-    return await within(
-      lender.clock,
-      ANSWER_WITHIN_MS,
-      undefined,
-      () => task(session),
-      () => new Error('no answer'),
-    )
+    // Where one peer is silent others may be, too: that is found out sooner than a KILL may take.
+    await answer(PING_WITHIN_MS, () => session.ping())
+    return await answer(ANSWER_WITHIN_MS, () => task(session))
   } catch (error) {
     // Whatever is under way on it, nobody must get it.
     session.destroy()

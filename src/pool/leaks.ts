@@ -33,9 +33,10 @@ export class Leaks {
     for (const slot of this.#lender.slots) {
       const note = slot.lease
       if (note === undefined || slot.place !== 'leased') continue
-      if (!note.reported && now - workedAt(note, now) > this.#lender.options.leakAfterMs) {
-        this.#report(slot, note, now, false)
-        if (this.#lender.options.onLeak === 'reclaim') {
+      if (now - workedAt(note, now) > this.#lender.options.leakAfterMs) {
+        if (!note.reported) this.#report(slot, note, now, false)
+        // Whose statement runs is at work, though for long; it is taken back when nothing runs.
+        if (this.#lender.options.onLeak === 'reclaim' && (!note.busy || note.reading)) {
           this.#takeBack(slot, note)
           continue
         }

@@ -719,91 +719,96 @@ test('wait_timeout passes while the event loop is blocked: no query fails, and a
 })
 
 // Each on a server of its own, both drivers one after the other: starting a MySQL is what takes the time.
-describe.each(availableServers().map((kind) => ({ kind })))('failures on a $kind', { concurrent: true }, ({ kind }) => {
-  test('SIGKILL and restart of the server under statements: they fail, and the pool goes on by itself', async ({
-    expect,
-  }) => {
-    await using server = await startServer(kind)
-    for (const driver of DRIVERS)
-      await scene(server, { driver, max: 3, setup: TABLE }, async ({ db, account }) => {
-        const under = [1, 2].map(() => failure(db.query(SLOW)))
-        const idempotent = db.query('SELECT SLEEP(1), 42 AS answer', [], { idempotent: true })
-        await until(
-          async () => (await server.sessions(account.user)).filter(({ state }) => state === 'User sleep').length === 3,
-        )
-        const down = server.restart('SIGKILL')
-        for (const error of await Promise.all(under)) {
-          expect(error).toMatchObject({ code: 'SESSION_LOST', effect: 'unknown' })
-        }
-        // While it is down, and was not under way: it waits.
-        const waiting = Promise.all([1, 2, 3].map((n) => db.query('INSERT INTO t (v) VALUES (?)', [n])))
-        waiting.catch(() => {})
-        await down
-        expect(Number((await idempotent).rows[0].answer)).toBe(42)
-        expect(await waiting).toHaveLength(3)
-        expect((await db.query('SELECT COUNT(*) AS n FROM t')).rows[0].n).toBe(3)
-      })
-  })
+describe.each(availableServers().map((kind) => ({ kind })))(
+  'failures on a $kind',
+  { concurrent: true, timeout: 90_000 },
+  ({ kind }) => {
+    test('SIGKILL and restart of the server under statements: they fail, and the pool goes on by itself', async ({
+      expect,
+    }) => {
+      await using server = await startServer(kind)
+      for (const driver of DRIVERS)
+        await scene(server, { driver, max: 3, acquireTimeoutMs: 25_000, setup: TABLE }, async ({ db, account }) => {
+          const under = [1, 2].map(() => failure(db.query(SLOW)))
+          const idempotent = db.query('SELECT SLEEP(1), 42 AS answer', [], { idempotent: true })
+          await until(
+            async () =>
+              (await server.sessions(account.user)).filter(({ state }) => state === 'User sleep').length === 3,
+          )
+          const down = server.restart('SIGKILL')
+          for (const error of await Promise.all(under)) {
+            expect(error).toMatchObject({ code: 'SESSION_LOST', effect: 'unknown' })
+          }
+          // While it is down, and was not under way: it waits.
+          const waiting = Promise.all([1, 2, 3].map((n) => db.query('INSERT INTO t (v) VALUES (?)', [n])))
+          waiting.catch(() => {})
+          await down
+          expect(Number((await idempotent).rows[0].answer)).toBe(42)
+          expect(await waiting).toHaveLength(3)
+          expect((await db.query('SELECT COUNT(*) AS n FROM t')).rows[0].n).toBe(3)
+        })
+    })
 
-  test('a statement that is too large: PACKET_TOO_LARGE, not executed, others unharmed, and the pool goes on', async ({
-    expect,
-  }) => {
-    await using server = await startServer(kind, { flags: ['--max-allowed-packet=1M'] })
-    const setup = 'CREATE TABLE {db}.t (id INT PRIMARY KEY AUTO_INCREMENT, v LONGTEXT)'
-    for (const driver of DRIVERS)
-      await scene(server, { driver, max: 3, setup }, async ({ db, count }) => {
-        await Promise.all([1, 2, 3].map(() => db.query('SELECT SLEEP(0.05)')))
-        const bystander = db.query('SELECT SLEEP(0.5) AS s')
-        for (const megabytes of [1.5, 20]) {
-          const values = ['x'.repeat(megabytes * 1024 * 1024)]
-          const sql = 'INSERT INTO t (v) VALUES (?)'
-          const byPool = await holdfastError(soon(db.query(sql, values), 5_000), 'PACKET_TOO_LARGE')
-          expect(byPool.effect).toBe('none')
-          expect(byPool.message).toContain('max_allowed_packet')
-          expect(byPool.message.length).toBeLessThan(1_000)
-          const byLease = await db.use((lease) => holdfastError(lease.query(sql, values), 'PACKET_TOO_LARGE'))
-          expect(byLease.effect).toBe('none')
-          let runs = 0
-          const inTransaction = db.transaction(async (tx) => {
-            runs++
-            await tx.query("INSERT INTO t (v) VALUES ('small')")
-            await tx.query(sql, values)
-          })
-          expect((await holdfastError(inTransaction, 'PACKET_TOO_LARGE')).effect).toBe('rolled-back')
-          expect(runs).toBe(1)
-        }
-        expect((await bystander).rows).toEqual([{ s: 0 }])
-        await db.query('INSERT INTO t (v) VALUES (?)', ['x'.repeat(900_000)])
-        expect(await count('t')).toBe(1)
-      })
-  })
+    test('a statement that is too large: PACKET_TOO_LARGE, not executed, others unharmed, and the pool goes on', async ({
+      expect,
+    }) => {
+      await using server = await startServer(kind, { flags: ['--max-allowed-packet=1M'] })
+      const setup = 'CREATE TABLE {db}.t (id INT PRIMARY KEY AUTO_INCREMENT, v LONGTEXT)'
+      for (const driver of DRIVERS)
+        await scene(server, { driver, max: 3, setup }, async ({ db, count }) => {
+          await Promise.all([1, 2, 3].map(() => db.query('SELECT SLEEP(0.05)')))
+          const bystander = db.query('SELECT SLEEP(0.5) AS s')
+          for (const megabytes of [1.5, 20]) {
+            const values = ['x'.repeat(megabytes * 1024 * 1024)]
+            const sql = 'INSERT INTO t (v) VALUES (?)'
+            const byPool = await holdfastError(soon(db.query(sql, values), 5_000), 'PACKET_TOO_LARGE')
+            expect(byPool.effect).toBe('none')
+            expect(byPool.message).toContain('max_allowed_packet')
+            expect(byPool.message.length).toBeLessThan(1_000)
+            const byLease = await db.use((lease) => holdfastError(lease.query(sql, values), 'PACKET_TOO_LARGE'))
+            expect(byLease.effect).toBe('none')
+            let runs = 0
+            const inTransaction = db.transaction(async (tx) => {
+              runs++
+              await tx.query("INSERT INTO t (v) VALUES ('small')")
+              await tx.query(sql, values)
+            })
+            expect((await holdfastError(inTransaction, 'PACKET_TOO_LARGE')).effect).toBe('rolled-back')
+            expect(runs).toBe(1)
+          }
+          expect((await bystander).rows).toEqual([{ s: 0 }])
+          await db.query('INSERT INTO t (v) VALUES (?)', ['x'.repeat(900_000)])
+          expect(await count('t')).toBe(1)
+        })
+    })
 
-  test('a write that waits for a lock is undone by the shutdown; it is done once if reported so', async ({
-    expect,
-  }) => {
-    await using server = await startServer(kind)
-    const setup = ['CREATE TABLE {db}.t (id INT PRIMARY KEY, v INT)', 'INSERT INTO {db}.t VALUES (1, 0)']
-    for (const driver of DRIVERS)
-      await scene(server, { driver, max: 2, setup }, async ({ account, db, count }) => {
-        const holder = openPool(account.url, driver)
-        const lock = await holder.acquire()
-        await lock.query('BEGIN')
-        await lock.query('UPDATE t SET v = 100')
-        const write = db.query('UPDATE t SET v = v + 1').then(
-          () => 'done',
-          (error) => `${error.code} ${error.effect}`,
-        )
-        await untilRunning(server, account.user, 'v + 1')
-        await server.restart('SIGTERM')
-        lock.release()
-        await holder.drain({ timeoutMs: 500 })
-        const told = await soon(write, 12_000)
-        if (told === 'done') expect(await count('t', 'v = 1')).toBe(1)
-        else {
-          expect(told).toBe('SESSION_LOST unknown')
-          expect(await count('t', 'v IN (0, 1)')).toBe(1)
-        }
-        expect((await db.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
-      })
-  })
-})
+    test('a write that waits for a lock is undone by the shutdown; it is done once if reported so', async ({
+      expect,
+    }) => {
+      await using server = await startServer(kind)
+      const setup = ['CREATE TABLE {db}.t (id INT PRIMARY KEY, v INT)', 'INSERT INTO {db}.t VALUES (1, 0)']
+      for (const driver of DRIVERS)
+        await scene(server, { driver, max: 2, acquireTimeoutMs: 25_000, setup }, async ({ account, db, count }) => {
+          const holder = openPool(account.url, driver)
+          const lock = await holder.acquire()
+          await lock.query('BEGIN')
+          await lock.query('UPDATE t SET v = 100')
+          const write = db.query('UPDATE t SET v = v + 1').then(
+            () => 'done',
+            (error) => `${error.code} ${error.effect}`,
+          )
+          await untilRunning(server, account.user, 'v + 1')
+          await server.restart('SIGTERM')
+          lock.release()
+          await holder.drain({ timeoutMs: 500 })
+          const told = await soon(write, 28_000)
+          if (told === 'done') expect(await count('t', 'v = 1')).toBe(1)
+          else {
+            expect(told).toBe('SESSION_LOST unknown')
+            expect(await count('t', 'v IN (0, 1)')).toBe(1)
+          }
+          expect((await db.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
+        })
+    })
+  },
+)

@@ -255,22 +255,30 @@ describe.each(DRIVERS.map((driver) => ({ driver })))('leaks with $driver', { con
   })
 
   test('reclaim of a transaction: it is rolled back, not run again, and says so', async ({ expect }) => {
-    const options = { driver, max: 1, leakAfterMs: 150, onLeak: 'reclaim' as const, setup: TABLE }
+    const options = { driver, max: 1, leakAfterMs: 500, onLeak: 'reclaim' as const, setup: TABLE }
     await scene(await sharedServer(MARIADB), options, async ({ db, count }) => {
       let runs = 0
       const told = db.transaction(async (tx) => {
         runs++
         await tx.query('INSERT INTO t (v) VALUES (1)')
-        await sleep(700)
+        await sleep(1_200)
         await tx.query('INSERT INTO t (v) VALUES (2)')
       })
       await holdfastError(told, 'LEASE_ABANDONED')
       expect(runs).toBe(1)
       const quiet = db.transaction(async (tx) => {
         await tx.query('INSERT INTO t (v) VALUES (3)')
-        await sleep(700) // and COMMIT finds the session gone
+        await sleep(1_200) // and COMMIT finds the session gone
       })
       await holdfastError(quiet, 'LEASE_ABANDONED')
+      runs = 0
+      const underWay = db.transaction(async (tx) => {
+        runs++
+        await tx.query('INSERT INTO t (v) VALUES (4)')
+        await tx.query('SELECT SLEEP(20)')
+      })
+      await holdfastError(underWay, 'LEASE_ABANDONED')
+      expect(runs).toBe(1)
       expect(await count('t')).toBe(0)
     })
   })

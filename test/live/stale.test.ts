@@ -212,7 +212,10 @@ describe.concurrent.each(eachDriver(['mariadb-10.11', 'mysql-9.7']))(
           await warm(db, 5)
           const victims = await server().sessions(account.user)
           expect(victims).toHaveLength(5)
-          for (const { id } of victims) await server().kill(id)
+          for (const { id } of victims)
+            await server()
+              .kill(id)
+              .catch(() => {}) // gone by itself
           await until('they are noticed', () => db.stats().held === 0)
           expect(tally(await crowd(5, () => db.query('SELECT 1')))).toEqual({ ok: 5 })
         }
@@ -332,6 +335,7 @@ describe.concurrent.each(eachDriver(['mariadb-10.11', 'mysql-9.7']))(
         })
         await until('they work', () => next > 20)
         await server().stop(signal)
+        await sleep(20) // a session whose end has not been read yet may still be lent
         const began = next
         const queries = crowd(10, () => db.query('INSERT INTO t VALUES (?)', [1_000_000 + next++]))
         const transactions = crowd(5, () =>
@@ -421,9 +425,10 @@ describe.concurrent.each(eachDriver(['mariadb-10.11']))(
             await warm(db, max)
             await sleep(200)
             relay.stallExisting()
+            using lag = watchLag()
             const { error, ms } = await outcome(db.query('SELECT 1'))
             expect(error).toBeUndefined()
-            expect(ms).toBeLessThan(2_500)
+            expect(ms).toBeLessThan(2_500 + 4 * lag.worst())
             expect(tally(await crowd(max * 2, () => db.query('SELECT 1')))).toEqual({ ok: max * 2 })
             relay.resume()
           },
@@ -487,7 +492,7 @@ describe.concurrent.each(eachDriver(['mariadb-10.11']))(
         )
         for (const { error, ms, timeoutMs } of outcomes) {
           expect(error).toMatchObject({ code: 'POOL_ACQUIRE_TIMEOUT', effect: 'none' })
-          expect(ms).toBeGreaterThan(timeoutMs - 10)
+          expect(ms).toBeGreaterThan(timeoutMs - 20)
           expect(ms).toBeLessThan(timeoutMs + 100 + lag.worst())
         }
         relay.resume()
@@ -559,7 +564,7 @@ describe.concurrent.each(eachDriver(['mariadb-10.11']))(
           const outcomes = await crowd(20, () => db.query('SELECT 1'))
           expect(tally(outcomes)).toEqual({ POOL_ACQUIRE_TIMEOUT: 20 })
           for (const { error, ms } of outcomes) {
-            expect(ms).toBeGreaterThan(1_490)
+            expect(ms).toBeGreaterThan(1_480)
             expect(ms).toBeLessThan(1_600 + lag.worst())
             expect(error).toMatchObject({ effect: 'none', cause: { code: 'CONNECT_TIMEOUT' } })
           }

@@ -93,8 +93,10 @@ export async function until(what: string, condition: () => unknown, withinMs = 5
 }
 
 /** How a promise settled, and after how many milliseconds. */
-export async function outcome<T>(promise: Promise<T>): Promise<{ value?: T; error?: HoldfastError; ms: number }> {
-  const began = performance.now()
+export async function outcome<T>(
+  promise: Promise<T>,
+  began: number = performance.now(),
+): Promise<{ value?: T; error?: HoldfastError; ms: number }> {
   try {
     const value = await promise
     return { value, ms: performance.now() - began }
@@ -119,7 +121,12 @@ export function crowd<T>(
   count: number,
   task: (index: number) => Promise<T>,
 ): Promise<Awaited<ReturnType<typeof outcome<T>>>[]> {
-  return Promise.all(Array.from({ length: count }, (_, index) => outcome(task(index))))
+  return Promise.all(
+    Array.from({ length: count }, (_, index) => {
+      const began = performance.now()
+      return outcome(task(index), began)
+    }),
+  )
 }
 
 /** Work that `workers` do over and over until `stop()`, or until a test that failed leaves it behind. */

@@ -402,12 +402,12 @@ describe.each(PAIRS)('transactions on $kind with $driver', { concurrent: true },
 // Each on a server of its own, both drivers one after the other: starting a MySQL is what takes the time.
 describe.each(availableServers().map((kind) => ({ kind })))(
   'transactions on a $kind',
-  { concurrent: true },
+  { concurrent: true, timeout: 90_000 },
   ({ kind }) => {
     test('the server is killed between two statements: run again when it is up', async ({ expect }) => {
       await using server = await startServer(kind)
       for (const driver of DRIVERS)
-        await scene(server, { driver, max: 2, setup: LOG }, async (s) => {
+        await scene(server, { driver, max: 2, acquireTimeoutMs: 25_000, setup: LOG }, async (s) => {
           let runs = 0
           await s.db.transaction(async (tx) => {
             const run = ++runs
