@@ -35,8 +35,7 @@ export class Leaks {
       if (note === undefined || slot.place !== 'leased') continue
       if (now - workedAt(note, now) > this.#lender.options.leakAfterMs) {
         if (!note.reported) this.#report(slot, note, now, false)
-        // Whose statement runs is at work, though for long; it is taken back when nothing runs.
-        if (this.#lender.options.onLeak === 'reclaim' && (!note.busy || note.reading)) {
+        if (this.#lender.options.onLeak === 'reclaim') {
           this.#takeBack(slot, note)
           continue
         }
