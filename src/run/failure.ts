@@ -57,10 +57,11 @@ export function turnTimeout(timeoutMs: number): HoldfastError {
   )
 }
 
-export function leaseAbandoned(leakAfterMs: number): HoldfastError {
+export function leaseAbandoned(leakAfterMs: number, effect: Effect = 'none'): HoldfastError {
   return new HoldfastError(
     'LEASE_ABANDONED',
     `this lease was taken back: it was held for longer than leakAfterMs (${leakAfterMs} ms)`,
+    { effect },
   )
 }
 

@@ -238,7 +238,7 @@ export class Lease {
       this.#slot.heardAt = this.#lender.clock.now()
       return result
     } catch (error) {
-      if (this.#note.abandoned) throw leaseAbandoned(this.#lender.options.leakAfterMs)
+      if (this.#note.abandoned) throw leaseAbandoned(this.#lender.options.leakAfterMs, effect)
       // A COMMIT or ROLLBACK that failed may have left the transaction open.
       if (this.#shape(statement.sql).transaction !== 'none') this.#dirty = true
       if (!(error instanceof HoldfastError)) throw await noticed(this.#lender, this.#slot, error)
