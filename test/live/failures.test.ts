@@ -433,6 +433,24 @@ describe.each(DRIVERS.map((driver) => ({ driver })))(
       })
     })
 
+    test('a procedure of another DEFINER, which nobody may see or end: its slot is a ghost until it is over', async ({
+      expect,
+    }) => {
+      const nap = driver === 'mysql2' ? 'SLEEP(3.01)' : 'SLEEP(3.02)'
+      const setup = `CREATE DEFINER = root@localhost PROCEDURE {db}.slow() DO ${nap}`
+      await scene(await sharedServer(MARIADB), { driver, max: 2, setup }, async ({ db, server }) => {
+        await db.query('SELECT 1')
+        const running = async (): Promise<boolean> =>
+          (await server.sessions('root')).some((row) => row.info?.includes(nap))
+        await holdfastError(db.query('CALL slow()', [], { timeoutMs: 300 }), 'QUERY_TIMEOUT')
+        await until(async () => {
+          const isGhost = db.stats().ghost === 1
+          if (await running()) expect(isGhost).toBe(true)
+          return !isGhost
+        }, 8_000)
+      })
+    })
+
     test('with every session of a full account timed out, work goes on when the server lets go of them', async ({
       expect,
     }) => {

@@ -105,7 +105,7 @@ describe.concurrent.each(eachDriver())('at the limit of an account, on $kind wit
       const deadline = performance.now() + 25_000
       // Not SLEEP: MariaDB takes up to two seconds to kill one among many, and its process list waits for that.
       using load = keepBusy(8, async () => {
-        await db.query('SELECT COUNT(*) FROM information_schema.COLUMNS', [], { idempotent: true })
+        await db.query('SELECT COUNT(*) FROM information_schema.SCHEMATA', [], { idempotent: true })
         await sleep(1)
       })
       while (killed.length < many && performance.now() < deadline) {
@@ -230,7 +230,7 @@ describe.concurrent.each(eachDriver(['mariadb-10.11']))(
 
     test('a lease that holds the last slot is named to those who waited in vain', async () => {
       const account = await server().createAccount({ maxUserConnections: 1 })
-      await withPool({ server: server(), account, driver, options: { acquireTimeoutMs: 300 } }, async (db) => {
+      await withPool({ server: server(), account, driver, options: { acquireTimeoutMs: 1_500 } }, async (db) => {
         const lease = await db.acquire()
         const { error } = await outcome(db.query('SELECT 1'))
         expect(error).toMatchObject({ code: 'POOL_ACQUIRE_TIMEOUT', effect: 'none' })
@@ -633,6 +633,18 @@ describe.concurrent.each(eachDriver())(
         )
       },
     )
+
+    test('an account that is locked (4151, 3118) fails at once, and heals when it is unlocked', async () => {
+      const account = await server().createAccount()
+      await server().query('ALTER USER ? ACCOUNT LOCK', [account.user])
+      await withPool({ server: server(), account, driver }, async (db) => {
+        const outcomes = await crowd(20, () => db.query('SELECT 1'))
+        expect(tally(outcomes)).toEqual({ CONNECT_FAILED: 20 })
+        expect(outcomes[0]?.error).toMatchObject({ cause: { errno: server().flavour === 'mysql' ? 3118 : 4151 } })
+        await server().query('ALTER USER ? ACCOUNT UNLOCK', [account.user])
+        expect(tally(await crowd(20, () => db.query('SELECT 1')))).toEqual({ ok: 20 })
+      })
+    })
 
     test('a password that is refused later does not fail those whom an open session can serve', async () => {
       const account = await server().createAccount()

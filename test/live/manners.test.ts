@@ -469,6 +469,65 @@ describe.concurrent.each(eachDriver(['mariadb-10.11']))('the end of the process,
   })
 })
 
+describe.concurrent.each(eachDriver(['mariadb-10.11']))('an odd world, with $driver', ({ driver }) => {
+  // In a process of its own, whose wall clock is ours to set.
+  const CLOCK = `
+    import { createPool } from './dist/index.js'
+    const real = Date.now
+    let ahead = 0
+    Date.now = () => real() + ahead
+    const warnings = []
+    process.on('warning', (warning) => warnings.push(warning.message))
+    const db = createPool({ ...JSON.parse(process.argv[1]), max: 2, leakAfterMs: 60_000, onLeak: 'reclaim' })
+    const settle = (promise) => promise.then(() => 'ok', (error) => error.code + ' ' + error.message)
+    const told = []
+    for (const jump of [3_600_000, -7_200_000, 90_000]) {
+      const [one, two] = [await db.acquire(), await db.acquire()]
+      const waiting = settle(db.query('SELECT 1'))
+      const transaction = settle(db.transaction(async (tx) => tx.query('SELECT 1'), { timeoutMs: 8_000 }))
+      const running = settle(two.query('SELECT SLEEP(0.7)', [], { timeoutMs: 5_000 }))
+      ahead += jump
+      await new Promise((resolve) => setTimeout(resolve, 400))
+      const kept = await settle(one.query('SELECT 1'))
+      one.release()
+      told.push([kept, await waiting, await transaction, await running])
+      two.release()
+      await db.query('SELECT 1')
+    }
+    await db.drain()
+    process.send({ told, warnings })
+    process.disconnect()
+  `
+
+  test('a wall clock that is set, forward or back, fails nobody and takes nobody his lease', async () => {
+    const account = await server.createAccount()
+    await using program = startScript(CLOCK, { args: [JSON.stringify(optionsFor(server, account, driver))] })
+    expect(await program.next(20_000)).toEqual({ told: Array(3).fill(Array(4).fill('ok')), warnings: [] })
+    await server.untilNoSessions(account.user)
+  })
+
+  test('over a unix socket all is the same', async () => {
+    const account = await server.createAccount({ maxUserConnections: 2 })
+    const { host: _, port: __, ...local } = optionsFor(server, account, driver)
+    const db = createPool({ ...local, socketPath: server.socketPath })
+    expect(tally(await crowd(20, () => db.query('SELECT SLEEP(0.005)')))).toEqual({ ok: 20 })
+    expect((await outcome(db.query('SELECT SLEEP(20)', [], { timeoutMs: 400 }))).error).toMatchObject({
+      code: 'QUERY_TIMEOUT',
+    })
+    await until('it is ended on the server', async () => (await running(account, 'SLEEP(20)')) === 0)
+    await until('no ghost is left', () => db.stats().ghost === 0)
+    for (const { id } of await server.sessions(account.user)) await server.kill(id).catch(() => {})
+    await until('they are noticed', () => db.stats().idle === 0)
+    expect(tally(await crowd(5, () => db.query('SELECT 1')))).toEqual({ ok: 5 })
+    await nothingLeft(server, account, db)
+    const gone = createPool({ ...local, socketPath: `${server.socketPath}.gone` })
+    const { error } = await outcome(gone.query('SELECT 1', [], { timeoutMs: 300 }))
+    expect(error).toMatchObject({ code: 'POOL_ACQUIRE_TIMEOUT' })
+    expect(error?.message).toMatch(/ENOENT/)
+    await gone.drain()
+  })
+})
+
 describe.concurrent.each(eachDriver(['mariadb-10.11']))('drain, with $driver', ({ driver }) => {
   const opened = async (options: PoolOptions = {}): Promise<{ db: Pool; account: Account }> => {
     const account = await server.createAccount()

@@ -14,6 +14,7 @@ import {
   sleep,
   statusOf,
   tally,
+  troubles,
   until,
   watchLag,
   withPool,
@@ -394,6 +395,44 @@ describe.concurrent.each(eachDriver(['mariadb-10.11', 'mysql-9.7']))(
         await nothingLeft(server(), account, db)
       },
     )
+
+    test.sequential('a server that stands still for two seconds: everything is late, and nothing fails', async () => {
+      const account = await server().createAccount()
+      const db = createPool({ ...optionsFor(server(), account, driver), max: 4, trustMs: 0, pingAfterMs: 100 })
+      await db.query('CREATE TABLE t (id INT PRIMARY KEY)')
+      let next = 0
+      using reading = keepBusy(3, () => db.query('SELECT COUNT(*) FROM t'))
+      using writing = keepBusy(2, () => db.query('INSERT INTO t VALUES (?)', [next++]))
+      using transacting = keepBusy(2, () => db.transaction((tx) => tx.query('INSERT INTO t VALUES (?)', [next++])))
+      await until('they work', () => next > 20)
+      await server().freeze()
+      const impatient = await outcome(db.query('SELECT 1', [], { timeoutMs: 300 }))
+      expect(impatient.error?.code).toMatch(/POOL_ACQUIRE_TIMEOUT|QUERY_TIMEOUT/)
+      await sleep(2_000)
+      server().thaw()
+      const began = next
+      await until('they go on', () => next > began + 20)
+      for (const load of [reading, writing, transacting]) {
+        await load.stop()
+        expect(troubles(load.outcomes)).toEqual([])
+      }
+      expect(Number((await db.query('SELECT COUNT(*) AS n FROM t')).rows[0].n)).toBe(next)
+      await nothingLeft(server(), account, db)
+    })
+
+    test.sequential.runIf(kind === 'mysql-9.7')('a server that is set offline (3032) is waited for', async () => {
+      const account = await server().createAccount()
+      const db = createPool({ ...optionsFor(server(), account, driver), max: 4 })
+      await warm(db, 3)
+      await server().query('SET GLOBAL offline_mode = 1')
+      await until('its sessions are gone', () => db.stats().held === 0)
+      const waiting = crowd(10, () => db.query('SELECT 1'))
+      const impatient = await outcome(db.query('SELECT 1', [], { timeoutMs: 400 }))
+      expect(impatient.error).toMatchObject({ code: 'POOL_ACQUIRE_TIMEOUT', cause: { errno: 3032 } })
+      await server().query('SET GLOBAL offline_mode = 0')
+      expect(troubles(await waiting)).toEqual([])
+      await nothingLeft(server(), account, db)
+    })
 
     test.sequential('sessions that idle do not make Aborted_clients grow', async () => {
       const account = await server().createAccount()

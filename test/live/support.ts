@@ -116,6 +116,11 @@ export function tally(outcomes: readonly { error?: unknown }[]): Record<string, 
   return count
 }
 
+/** What went wrong, in words, for an assertion that nothing did. */
+export function troubles(outcomes: readonly { error?: unknown }[]): string[] {
+  return outcomes.flatMap(({ error }) => (error === undefined ? [] : [(error as Error).message]))
+}
+
 /** Runs a task `count` times at once, and tells how each settled. */
 export function crowd<T>(
   count: number,
