@@ -5,8 +5,10 @@ export interface Timer {
 
 /** All time in Holdfast comes through this port, so that tests can own it. Milliseconds throughout. */
 export interface Clock {
-  /** Never goes back; counts the time that the process was stopped or the machine asleep. Its zero means nothing. */
+  /** Never goes back, and counts the time that the process was stopped. Its zero means nothing. */
   now(): number
+  /** How often the wall clock has gained on `now()`: the machine was asleep, and its sessions are older than they look. */
+  readonly jumps: number
   /** Runs `task` once, no earlier than `ms` from now. The process may exit before that, unless `keepAlive`. */
   after(ms: number, task: () => void, keepAlive?: boolean): Timer
 }
@@ -18,12 +20,12 @@ const JUMP_MS = 1_000
 const LONGEST_TIMER_MS = 2 ** 31 - 1
 
 /**
- * Linux does not count a suspended machine's sleep in its monotonic clock, and a session that slept for an hour is as
- * dead as one that idled for an hour: what the wall clock gained is added. A clock set forward looks the same, and costs
- * no more than a ping for each idle session.
+ * Linux does not count a suspended machine's sleep in its monotonic clock, but a session that slept for an hour is as dead as
+ * one that idled for an hour. Deadlines and leases go by the monotonic clock alone: a clock that is set forward looks like
+ * sleep, and costs no more than a ping for each session.
  */
 function createSystemClock(): Clock {
-  let slept = 0
+  let jumps = 0
   let offset = Date.now() - performance.now()
   return {
     now() {
@@ -31,9 +33,12 @@ function createSystemClock(): Clock {
       const gained = Date.now() - monotonic - offset
       if (gained > JUMP_MS || gained < -JUMP_MS) {
         offset += gained
-        if (gained > 0) slept += gained
+        if (gained > 0) jumps++
       }
-      return monotonic + slept
+      return monotonic
+    },
+    get jumps() {
+      return jumps
     },
     after(ms, task, keepAlive = false) {
       const handle = setTimeout(task, Math.min(Math.max(0, ms), LONGEST_TIMER_MS))

@@ -53,6 +53,7 @@ export class Lender {
   #sweeper: Timer | undefined = undefined
   #dialer: Timer | undefined = undefined
   #isClosing = false
+  #jumps: number
   #hasExtra = false
   #ghostLaid: (() => void) | undefined = undefined
   #emptied: (() => void) | undefined = undefined
@@ -68,6 +69,7 @@ export class Lender {
   constructor(options: ResolvedOptions, driver: Driver, budget: Budget, clock: Clock) {
     this.options = options
     this.clock = clock
+    this.#jumps = clock.jumps
     this.#budget = budget
     this.#opener = new Opener(driver, budget, clock, options)
     this.#ledger = new Ledger({ ...options, random: Math.random })
@@ -82,6 +84,7 @@ export class Lender {
   take(): Slot | undefined {
     if (this.#isClosing) return undefined
     const now = this.clock.now()
+    if (this.clock.jumps !== this.#jumps) this.#woke()
     const slot = this.#ledger.lend(now)
     if (slot !== undefined) this.#lent(slot, 0)
     return slot
@@ -460,9 +463,17 @@ export class Lender {
     return Math.min(Math.max(soonest / 4, SWEEP_AT_MOST_EVERY_MS), SWEEP_AT_LEAST_EVERY_MS)
   }
 
+  /** The machine was asleep: nobody was heard from for longer than it looks. */
+  #woke(): void {
+    this.#jumps = this.clock.jumps
+    for (const slot of this.#ledger.slots) slot.heardAt = -Infinity
+    this.suspect()
+  }
+
   #sweep(): void {
     this.#sweeper = undefined
     const now = this.clock.now()
+    if (this.clock.jumps !== this.#jumps) this.#woke()
     for (const task of this.#sweepers) task(now)
     this.#carryOut(this.#ledger.swept(now))
   }

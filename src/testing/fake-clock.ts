@@ -3,6 +3,8 @@ import type { Clock, Timer } from '../clock.js'
 /** Time that passes only when a test says so. */
 export class FakeClock implements Clock {
   #now = 0
+  /** Set it higher to say that the machine was asleep. */
+  jumps = 0
   /** Tasks by the time at which they are due: those of one time run in the order in which they were set. */
   readonly #due = new Map<number, Set<() => void>>()
 
