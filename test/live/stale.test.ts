@@ -420,19 +420,23 @@ describe.concurrent.each(eachDriver(['mariadb-10.11', 'mysql-9.7']))(
       await nothingLeft(server(), account, db)
     })
 
-    test.sequential.runIf(kind === 'mysql-9.7')('a server that is set offline (3032) is waited for', async () => {
-      const account = await server().createAccount()
-      const db = createPool({ ...optionsFor(server(), account, driver), max: 4 })
-      await warm(db, 3)
-      await server().query('SET GLOBAL offline_mode = 1')
-      await until('its sessions are gone', () => db.stats().held === 0)
-      const waiting = crowd(10, () => db.query('SELECT 1'))
-      const impatient = await outcome(db.query('SELECT 1', [], { timeoutMs: 400 }))
-      expect(impatient.error).toMatchObject({ code: 'POOL_ACQUIRE_TIMEOUT', cause: { errno: 3032 } })
-      await server().query('SET GLOBAL offline_mode = 0')
-      expect(troubles(await waiting)).toEqual([])
-      await nothingLeft(server(), account, db)
-    })
+    test.runIf(kind === 'mysql-9.7')(
+      'a server that is set offline (3032) is waited for',
+      { sequential: true },
+      async () => {
+        const account = await server().createAccount()
+        const db = createPool({ ...optionsFor(server(), account, driver), max: 4 })
+        await warm(db, 3)
+        await server().query('SET GLOBAL offline_mode = 1')
+        await until('its sessions are gone', () => db.stats().held === 0)
+        const waiting = crowd(10, () => db.query('SELECT 1'))
+        const impatient = await outcome(db.query('SELECT 1', [], { timeoutMs: 400 }))
+        expect(impatient.error).toMatchObject({ code: 'POOL_ACQUIRE_TIMEOUT', cause: { errno: 3032 } })
+        await server().query('SET GLOBAL offline_mode = 0')
+        expect(troubles(await waiting)).toEqual([])
+        await nothingLeft(server(), account, db)
+      },
+    )
 
     test.sequential('sessions that idle do not make Aborted_clients grow', async () => {
       const account = await server().createAccount()
