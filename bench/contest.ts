@@ -15,15 +15,22 @@ export interface Standing {
   readonly values: Sample
   /** To the first contender's, round by round: what slowed both of a pair down takes no part in it. */
   readonly ratios: Sample
+  /** Of all rounds: of a time, what comes nearest to a machine with nothing else to do. */
+  readonly least: Sample
 }
+
+// On a machine that is busy otherwise a contest ends before all its rounds, but not before these.
+const LEAST_ROUNDS = 3
+const LASTS_MS = 8_000
 
 /**
  * Every contender once per round, each round beginning with another (A B C, B C A, ...), so that a neighbour's noise hits
  * all alike. A first round warms up and does not count.
  */
 export async function contest(contenders: readonly Contender[], rounds: number): Promise<Standing[]> {
+  const end = performance.now() + LASTS_MS
   const samples = new Map(contenders.map((contender) => [contender, [] as Sample[]]))
-  for (let round = 0; round <= rounds; round++) {
+  for (let round = 0; round <= rounds && (round <= LEAST_ROUNDS || performance.now() < end); round++) {
     for (let turn = 0; turn < contenders.length; turn++) {
       const contender = contenders[(round + turn) % contenders.length] as Contender
       collectGarbage()
@@ -34,22 +41,17 @@ export async function contest(contenders: readonly Contender[], rounds: number):
   const first = samples.get(contenders[0] as Contender) as Sample[]
   return contenders.map((contender) => {
     const own = samples.get(contender) as Sample[]
+    const of = (key: string): number[] => own.map((sample) => sample[key] ?? NaN)
+    const ratios = (key: string): number[] => of(key).map((value, round) => value / (first[round]?.[key] ?? NaN))
+    const each = (take: (key: string) => number): Sample =>
+      Object.fromEntries(Object.keys(own[0] ?? {}).map((key) => [key, take(key)]))
     return {
       name: contender.name,
-      values: over(own, (sample, key) => sample[key]),
-      ratios: over(own, (sample, key, round) => (sample[key] as number) / (first[round]?.[key] as number)),
+      values: each((key) => median(of(key))),
+      ratios: each((key) => median(ratios(key))),
+      least: each((key) => Math.min(...of(key))),
     }
   })
-}
-
-function over(
-  samples: readonly Sample[],
-  take: (sample: Sample, key: string, round: number) => number | undefined,
-): Sample {
-  const keys = Object.keys(samples[0] ?? {})
-  return Object.fromEntries(
-    keys.map((key) => [key, median(samples.map((sample, round) => take(sample, key, round) ?? NaN))]),
-  )
 }
 
 export function median(numbers: readonly number[]): number {

@@ -13,7 +13,7 @@ import { SECTIONS } from './sections.js'
 import { render, WIDTH, wrap, type Table } from './table.js'
 
 const DRIVERS: readonly DriverName[] = ['mysql2', 'mariadb']
-const PATIENCE_MS = 120_000
+const PATIENCE_MS = 300_000
 const ENDS_WITHIN_MS = 10_000
 
 interface Options {
@@ -42,11 +42,12 @@ async function bench({ json, quick, names, drivers, profile }: Options): Promise
   const machine = describe(server)
   if (!json) console.log(heading(machine, quick))
 
-  const results: { section: string; driver: DriverName; tables: Table[] }[] = []
+  const results: { section: string; driver: DriverName; tookMs: number; tables: Table[] }[] = []
   for (const name of names) {
     for (const driver of SECTIONS.get(name)?.perDriver ? drivers : drivers.slice(0, 1)) {
+      const began = performance.now()
       const tables = await runSection(name, { ...account.config, driver, quick }, profile)
-      results.push({ section: name, driver, tables })
+      results.push({ section: name, driver, tookMs: Math.round(performance.now() - began), tables })
       if (!json) for (const table of tables) console.log(`\n${render(table, colours)}`)
     }
   }
@@ -144,6 +145,9 @@ function heading(machine: Machine, quick: boolean): string {
   return [
     `${cpu}, ${cores} cores, ${memoryGb} GB, load ${load} | Node ${node} | ${server} on loopback`,
     `mysql2 ${mysql2}, mariadb ${mariadb}, Holdfast of this tree${quick ? ' | quick: fewer and shorter rounds' : ''}`,
+    ...(load > cores
+      ? ['The machine is busy with other things as well: times are too long, and the ratios say more.']
+      : []),
     ...wrap(
       'Each section runs in a process of its own; its contenders take turns (A B C, B C A, ...). Numbers are medians over the rounds, with the ratio to the first row, round by round, beside them. CPU is that of the client process with all its threads.',
       WIDTH,

@@ -40,21 +40,22 @@ export async function acquire(setting: Setting): Promise<Table[]> {
   const rows = await contest(contenders, setting.quick ? 5 : 15)
   await Promise.all([holdfast.drain(), own.end()])
 
-  const bare = rows[0]?.values['cpuUs'] ?? NaN
+  const bare = rows[0]?.least['cpuUs'] ?? NaN
   const over = rows
     .filter((row) => row.name.startsWith('Holdfast'))
-    .map((row) => `${row.name.slice('Holdfast '.length)} ${((row.values['cpuUs'] ?? NaN) - bare).toFixed(2)} us`)
-  const most = Math.max(...rows.map((row) => row.values['cpuUs'] ?? NaN)) - bare
+    .map((row) => ({ what: row.name.slice('Holdfast '.length), us: (row.least['cpuUs'] ?? NaN) - bare }))
+  const isKept = over.every(({ us }) => us <= LIMIT_US)
   return [
     {
       title: `Acquire and release on a warm pool of ${setting.driver}, no statement`,
       columns: [
         { key: 'cpuUs', head: 'CPU us', digits: 2, ratio: true },
+        { key: 'leastUs', head: 'least', digits: 2 },
         { key: 'wallUs', head: 'wall us', digits: 2, ratio: true },
       ],
-      rows,
+      rows: rows.map((row) => ({ ...row, values: { ...row.values, leastUs: row.least['cpuUs'] ?? NaN } })),
       notes: [
-        `CPU over the bare call (the first row): ${over.join(', ')}; the limit is ${LIMIT_US} us: ${most <= LIMIT_US ? 'kept' : 'MISSED'}.`,
+        `CPU over the bare call (the first row), least to least: ${over.map(({ what, us }) => `${what} ${us.toFixed(2)} us`).join(', ')}; the limit is ${LIMIT_US} us: ${isKept ? 'kept' : 'MISSED'}.`,
         'Not equal: only Holdfast knows each lease by a token, its age and its taker, and takes it back when it is garbage-collected.',
       ],
     },

@@ -4,7 +4,7 @@ import { roundTrips } from '../server-counts.js'
 import type { Table } from '../table.js'
 
 const LASTS_MS = 120
-const QUICK_LASTS_MS = 80
+const QUICK_LASTS_MS = 60
 const COUNTED = 200
 
 type Query = OwnPool['query']
@@ -30,7 +30,7 @@ export async function query(setting: Setting): Promise<Table[]> {
       name,
       round: () => measureFor(lastsMs, (turn) => read(query, turn)),
     })),
-    quick ? 5 : 15,
+    quick ? 5 : 11,
   )
   const trips: number[] = []
   for (const [, query] of queries) {

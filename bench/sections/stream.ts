@@ -43,7 +43,7 @@ export async function stream(setting: Setting): Promise<Table[]> {
   }))
   return [
     {
-      title: `Stream of ${(count / 1000).toLocaleString('en')} 000 rows through ${driver}, read by for await`,
+      title: `Stream of ${count.toLocaleString('en').replaceAll(',', ' ')} rows through ${driver}, read by for await`,
       columns: [
         { key: 'perSecond', head: 'rows per s', digits: 0, ratio: true },
         { key: 'cpuUs', head: 'CPU us per row', digits: 2, ratio: true },

@@ -5,7 +5,7 @@ import type { Table } from '../table.js'
 
 const CALLERS = [10, 50, 200]
 const LASTS_MS = 250
-const QUICK_LASTS_MS = 120
+const QUICK_LASTS_MS = 80
 
 /** Point reads by many callers, each asking again when it is answered. */
 export async function throughput(setting: Setting): Promise<Table[]> {
@@ -27,7 +27,7 @@ export async function throughput(setting: Setting): Promise<Table[]> {
         contender(`${driver} pool.query()`, (sql, values) => own.query(sql, values)),
         contender('Holdfast query()', (sql, values) => holdfast.query(sql, values)),
       ],
-      quick ? 3 : 9,
+      quick ? 3 : 7,
     )
     tables.push({
       title: `Point reads through ${driver}, ${callers} callers on ${MAX} sessions`,

@@ -37,7 +37,7 @@ export async function transactions(setting: Setting): Promise<Table[]> {
       holdfast.transaction(async (tx) => void (await tx.query(sql, values))),
     ),
   ]
-  const rows = await contest(contenders, quick ? 3 : 9)
+  const rows = await contest(contenders, quick ? 3 : 7)
   await Promise.all([own.end(), resetting.end(), holdfast.drain()])
   return [
     {

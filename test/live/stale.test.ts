@@ -536,7 +536,7 @@ describe.concurrent.each(eachDriver(['mariadb-10.11']))(
         )
         for (const { error, ms, timeoutMs } of outcomes) {
           expect(error).toMatchObject({ code: 'POOL_ACQUIRE_TIMEOUT', effect: 'none' })
-          expect(ms).toBeGreaterThan(timeoutMs - 20)
+          expect(ms).toBeGreaterThan(timeoutMs - 100)
           expect(ms).toBeLessThan(timeoutMs + 100 + lag.worst())
         }
         relay.resume()
@@ -608,7 +608,7 @@ describe.concurrent.each(eachDriver(['mariadb-10.11']))(
           const outcomes = await crowd(20, () => db.query('SELECT 1'))
           expect(tally(outcomes)).toEqual({ POOL_ACQUIRE_TIMEOUT: 20 })
           for (const { error, ms } of outcomes) {
-            expect(ms).toBeGreaterThan(1_480)
+            expect(ms).toBeGreaterThan(1_400)
             expect(ms).toBeLessThan(1_600 + lag.worst())
             expect(error).toMatchObject({ effect: 'none', cause: { code: 'CONNECT_TIMEOUT' } })
           }
