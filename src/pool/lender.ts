@@ -428,8 +428,11 @@ export class Lender {
     // The stack here is a timer's: it says nothing, and for a crowd it is most of the work.
     const limit = Error.stackTraceLimit
     Error.stackTraceLimit = 0
-    waiter.fail(this.#reason(waiter, why))
-    Error.stackTraceLimit = limit
+    try {
+      waiter.fail(this.#reason(waiter, why))
+    } finally {
+      Error.stackTraceLimit = limit
+    }
   }
 
   #reason(waiter: Standing, why: 'late' | 'aborted' | 'refused' | 'shut'): HoldfastError {
