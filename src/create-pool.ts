@@ -3,6 +3,7 @@ import { systemClock, type Clock } from './clock.js'
 import type { Driver, Result, Row, Statement } from './driver.js'
 import { connectConfig } from './drivers/config.js'
 import { findDriver } from './drivers/load.js'
+import { Lanes } from './pool/lanes.js'
 import { Leaks } from './pool/leaks.js'
 import { captureSite } from './pool/lease-note.js'
 import { aborted, Lender } from './pool/lender.js'
@@ -37,12 +38,14 @@ const DRAIN_WITHIN_MS = 10_000
  */
 export class Pool {
   readonly #counter: Counter
+  readonly #lanes: Lanes
   #drained: Promise<void> | undefined = undefined
 
   /** @internal Use {@link createPool}. */
   constructor(options: ResolvedOptions, driver: Driver, budget: Budget, clock: Clock) {
     const lender = new Lender(options, driver, budget, clock)
     this.#counter = { lender, leaks: new Leaks(lender) }
+    this.#lanes = new Lanes(lender)
   }
 
   /**
@@ -51,10 +54,14 @@ export class Pool {
    * @throws the driver's own error when the server refused the statement; else a HoldfastError: POOL_ACQUIRE_TIMEOUT,
    * POOL_QUEUE_FULL, POOL_CLOSED, CONNECT_FAILED, SESSION_LOST, QUERY_TIMEOUT, ABORTED, PACKET_TOO_LARGE
    */
-  async query<R = Row>(sql: string, values?: unknown, options?: QueryOptions): Promise<Result<R>> {
-    if (options) checkCallOptions(options, QUERY_OPTIONS, 'query')
-    const statement: Statement = options?.prepare ? { sql, values, prepare: true } : { sql, values }
-    return query(this.#counter.lender, statement, options) as Promise<Result<R>>
+  query<R = Row>(sql: string, values?: unknown, options?: QueryOptions): Promise<Result<R>> {
+    try {
+      if (options) checkCallOptions(options, QUERY_OPTIONS, 'query')
+      const statement: Statement = options?.prepare ? { sql, values, prepare: true } : { sql, values }
+      return query(this.#counter.lender, this.#lanes, statement, options) as Promise<Result<R>>
+    } catch (error) {
+      return Promise.reject(error)
+    }
   }
 
   /** A session for the caller alone, until it is released: by `release()`, or `await using`. */

@@ -56,9 +56,16 @@ export interface RowStream<R = Row> extends AsyncIterator<R, undefined, undefine
   discard(): void
 }
 
+/** Who waits for the reply to a statement that was sent behind others. One of the two is called, once. */
+export interface Answer {
+  resolve(result: Result): void
+  /** With a Fault. */
+  reject(fault: unknown): void
+}
+
 /**
  * One authenticated server connection, as a driver gives it. It runs one statement at a time: whoever holds it waits for
- * one call before the next. Its methods reject with a {@link Fault}.
+ * one call before the next, but for `pipe`. Its methods reject with a {@link Fault}.
  */
 export interface Session {
   /** The server's own number for this connection (CONNECTION_ID()). */
@@ -68,12 +75,22 @@ export interface Session {
   readonly ended: Promise<Error | undefined>
   /** The free look: false once the socket was seen closed or failed. Costs nothing and asks nobody. */
   readonly alive: boolean
-  /** Whether statements can be written one behind the other without waiting for the replies. */
+  /** Whether statements can be written one behind the other without waiting for the replies: whether there is `pipe`. */
   readonly pipelines: boolean
+  /** Why it does not pipeline, in a few words. */
+  readonly unpipelined?: string
+  /** Bytes that came so far. */
+  readonly received?: number
   /** Set by whoever learned them: failures are classified more exactly then. */
   traits?: ServerTraits
   query(statement: Statement): Promise<Result>
   stream(statement: Statement): RowStream
+  /**
+   * Sends a statement at once, behind those under way; any number may be. One `query` may follow them before they are
+   * answered. What the driver refuses before it writes (arguments that it does not take) is a `client` fault and harms no
+   * other. Any other failure that is not the server's answer ends the connection, and all that is under way is rejected as lost.
+   */
+  pipe?(statement: Statement, answer: Answer): void
   ping(): Promise<void>
   /** COM_RESET_CONNECTION, or the nearest that the driver has: rolls back, frees locks, drops session state. */
   reset(): Promise<void>

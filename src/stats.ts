@@ -26,5 +26,23 @@ export interface Stats {
     readonly leaks: number
   }
   /** Whether reads share sessions, and why not. */
-  readonly lanes: { readonly on: boolean; readonly reason?: string }
+  readonly lanes: LaneStats
+}
+
+/** Reads that share sessions. */
+export interface LaneStats {
+  readonly on: boolean
+  readonly reason?: string
+  /** Reads under way on lanes at this moment. */
+  readonly depth: number
+  /** Reads of `query()` since the pool was created: how many shared a session, and how many got a lease. */
+  readonly reads: { readonly lane: number; readonly lease: number }
+  /** Why statements got a lease, with their count: "not a read", "user variable" ... */
+  readonly reasons: Readonly<Record<string, number>>
+  /** Sent a second time, elsewhere, since what stood before them took too long. */
+  readonly moved: number
+  /** Run again since the session they were on was lost. */
+  readonly rerun: number
+  /** Statements that look like reads and write: the server refused them on a READ ONLY session (1792), without effect. */
+  readonly bounces: readonly { readonly shape: string; readonly count: number }[]
 }

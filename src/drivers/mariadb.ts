@@ -3,7 +3,7 @@ import { systemClock, type Clock } from '../clock.js'
 import type { Driver, Result, Row, Server, Session, Statement } from '../driver.js'
 import { defined, type ConnectConfig } from './config.js'
 import { connectWith, type Connector } from './connect.js'
-import { installedDriver } from './installed.js'
+import { installedDriver, type InstalledDriver } from './installed.js'
 import { plainValues, type Column } from './mariadb-values.js'
 import type { Rows } from './rows.js'
 import { DriverSession, once, type Done } from './session.js'
@@ -49,8 +49,8 @@ interface Ok {
   readonly warningStatus: number
 }
 
-export function mariadbDriver(config: ConnectConfig, clock: Clock = systemClock): Driver {
-  const connector = loadConnector(config, clock)
+export function mariadbDriver(config: ConnectConfig, clock: Clock = systemClock, installed?: InstalledDriver): Driver {
+  const connector = loadConnector(config, clock, installed)
   connector.catch(() => {}) // told by connect
   return {
     name: 'mariadb',
@@ -58,9 +58,10 @@ export function mariadbDriver(config: ConnectConfig, clock: Clock = systemClock)
   }
 }
 
-async function loadConnector(config: ConnectConfig, clock: Clock): Promise<Connector> {
-  const mariadb = await installedDriver('mariadb').load<Mariadb>()
+async function loadConnector(config: ConnectConfig, clock: Clock, installed?: InstalledDriver): Promise<Connector> {
+  const mariadb = await (installed ?? installedDriver('mariadb')).load<Mariadb>()
   const options = optionsOf(config)
+  const unpipelined = unpipelinedBy(options)
   const keepsNumbers = ['bigIntAsNumber', 'supportBigNumbers', 'typeCast'].some((name) => options[name] !== undefined)
   return {
     isAnswer,
@@ -75,7 +76,7 @@ async function loadConnector(config: ConnectConfig, clock: Clock): Promise<Conne
       // One stays for good: an 'error' that nobody hears is thrown.
       connection.on('error', () => {})
       connection.connect(done)
-      return (server) => new MariadbSession(connection, wire, server, clock, keepsNumbers)
+      return (server) => new MariadbSession(connection, wire, server, clock, unpipelined, keepsNumbers)
     },
   }
 }
@@ -106,24 +107,40 @@ function charsetOf(charset: string | undefined): Record<string, unknown> {
   return charset.includes('_') ? { collation: charset } : { charset }
 }
 
+/** The connector turns it off by itself when local files are allowed: the server would take what is behind for the file. */
+function unpipelinedBy({ compress, pipelining, permitLocalInfile }: Record<string, unknown>): string | undefined {
+  if (compress) return 'compression'
+  if (pipelining !== undefined) return pipelining ? undefined : 'driverOptions.pipelining'
+  return permitLocalInfile ? 'driverOptions.permitLocalInfile' : undefined
+}
+
 class MariadbSession extends DriverSession {
   readonly #connection: Connection
   readonly #keepsNumbers: boolean
 
-  constructor(connection: Connection, wire: Wire, server: Server, clock: Clock, keepsNumbers: boolean) {
-    super(wire, connection.threadId, server, clock)
+  constructor(
+    connection: Connection,
+    wire: Wire,
+    server: Server,
+    clock: Clock,
+    unpipelined: string | undefined,
+    keepsNumbers: boolean,
+  ) {
+    super(wire, connection.threadId, server, clock, unpipelined)
     this.#connection = connection
     this.#keepsNumbers = keepsNumbers
   }
 
-  protected send({ sql, values, prepare }: Statement, done: Done): void {
+  protected send({ sql, values, prepare }: Statement, done: Done): boolean {
     if (!prepare) {
       this.#start(done, () => this.#connection.query(sql, values, done))
-      return
+      return true
     }
-    this.#prepare(sql, done, (prepared) =>
+    return this.#prepare(sql, done, (prepared) =>
       prepared.execute(values, { metaAsArray: true }, (error, result) => {
         prepared.close()
+        // Until 3.5.3 it tells what the command has thrown.
+        if (error && !hasNumber(error)) this.wire.sever()
         done(error, result?.[0], result?.[1])
       }),
     )
@@ -158,16 +175,22 @@ class MariadbSession extends DriverSession {
     return isAnswer(error)
   }
 
+  protected abandon(): void {}
+
   /**
    * Not `connection.execute`: it pipelines EXECUTE behind PREPARE, and when that fails with 1461 the server runs the statement
    * that was prepared before (facts/errors.md, 2.14). Besides, what it throws for a value that cannot be bound is thrown at
    * nobody, and ends the process. `pipelining: false` would mend the first, but with it 3.5.1 to 3.5.3 hang.
    */
-  #prepare(sql: string, done: Done, then: (prepared: Prepared) => void): void {
+  #prepare(sql: string, done: Done, then: (prepared: Prepared) => void): boolean {
+    let isSent = false
     this.#connection.prepare(sql, (error, prepared) => {
       if (error) done(error)
       else this.#start(done, () => then(prepared))
+      isSent = true
+      this.caughtUp(done)
     })
+    return isSent
   }
 
   /**
@@ -217,9 +240,13 @@ class MariadbSession extends DriverSession {
  * known by its SQLSTATE then.
  */
 function isAnswer(error: unknown): boolean {
-  if (!(error instanceof Error) || !('errno' in error) || typeof error.errno !== 'number') return false
-  const isOwn = error.errno > 45000 && error.errno < 46000 && 'sqlState' in error && error.sqlState !== '45000'
-  return error.errno > 0 && !isOwn
+  if (!hasNumber(error)) return false
+  return !(error.errno > 45000 && error.errno < 46000 && 'sqlState' in error && error.sqlState !== '45000')
+}
+
+/** The server's, or the connector's own. Node's are below 0. */
+function hasNumber(error: unknown): error is Error & { readonly errno: number } {
+  return error instanceof Error && 'errno' in error && typeof error.errno === 'number' && error.errno > 0
 }
 
 /** Where a result is an OK its columns are null, or a hole in the list. */

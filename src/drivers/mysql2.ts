@@ -3,8 +3,10 @@ import { systemClock, type Clock } from '../clock.js'
 import type { Driver, Result, Row, Server, Session, Statement } from '../driver.js'
 import { defined, type ConnectConfig } from './config.js'
 import { connectWith, type Connector } from './connect.js'
-import { installedDriver } from './installed.js'
+import { installedDriver, type InstalledDriver } from './installed.js'
 import type { Rows } from './rows.js'
+import { pipelineCommands } from './mysql2-pipeline.js'
+import { rehearse } from './mysql2-rehearsal.js'
 import { DriverSession, once, type Done } from './session.js'
 import { sslOf } from './ssl.js'
 import { insertIdOf } from './values.js'
@@ -33,6 +35,8 @@ interface Connection {
   /** From 3.22.0 on. */
   reset?(done: Done): void
   changeUser(options: object, done: Done): void
+  pause(): void
+  destroy(): void
 }
 
 interface Command {
@@ -48,8 +52,8 @@ interface Ok {
   readonly warningStatus: number
 }
 
-export function mysql2Driver(config: ConnectConfig, clock: Clock = systemClock): Driver {
-  const connector = loadConnector(config, clock)
+export function mysql2Driver(config: ConnectConfig, clock: Clock = systemClock, installed?: InstalledDriver): Driver {
+  const connector = loadConnector(config, clock, installed)
   connector.catch(() => {}) // told by connect
   return {
     name: 'mysql2',
@@ -57,9 +61,11 @@ export function mysql2Driver(config: ConnectConfig, clock: Clock = systemClock):
   }
 }
 
-async function loadConnector(config: ConnectConfig, clock: Clock): Promise<Connector> {
-  const mysql2 = await installedDriver('mysql2').load<Mysql2>()
+async function loadConnector(config: ConnectConfig, clock: Clock, installed?: InstalledDriver): Promise<Connector> {
+  const release = installed ?? installedDriver('mysql2')
+  const mysql2 = await release.load<Mysql2>()
   const options = optionsOf(config)
+  const unpipelined = options['compress'] ? 'compression' : await unpipelinedBy(mysql2, release.version)
   return {
     isAnswer,
     start(wire, password, done) {
@@ -67,9 +73,14 @@ async function loadConnector(config: ConnectConfig, clock: Clock): Promise<Conne
       // One stays for good: mysql2 emits what no command is there to take, and an 'error' that nobody hears is thrown.
       connection.on('error', () => {})
       connection.connect(done)
-      return (server) => new Mysql2Session(connection, wire, server, clock)
+      return (server) => new Mysql2Session(connection, wire, server, clock, unpipelined)
     },
   }
+}
+
+async function unpipelinedBy(mysql2: Mysql2, version: string): Promise<string | undefined> {
+  const what = await rehearse(mysql2)
+  return what && `mysql2 ${version} is not as expected inside: ${what}`
 }
 
 function optionsOf(config: ConnectConfig): Record<string, unknown> {
@@ -88,15 +99,32 @@ function optionsOf(config: ConnectConfig): Record<string, unknown> {
 
 class Mysql2Session extends DriverSession {
   readonly #connection: Connection
+  /** Until all of the statement is sent. */
+  #sending: Done | undefined
 
-  constructor(connection: Connection, wire: Wire, server: Server, clock: Clock) {
-    super(wire, connection.threadId, server, clock)
+  constructor(connection: Connection, wire: Wire, server: Server, clock: Clock, unpipelined: string | undefined) {
+    super(wire, connection.threadId, server, clock, unpipelined)
     this.#connection = connection
+    if (unpipelined !== undefined) return
+    pipelineCommands(connection, () => this.#late())
   }
 
-  protected send(statement: Statement, done: Done): void {
+  protected send(statement: Statement, done: Done): boolean {
+    this.#sending = done
     if (statement.prepare) this.#connection.execute(statement.sql, statement.values, done)
     else this.#connection.query(statement.sql, statement.values, done)
+    const isComplete = this.#sending === done
+    this.#sending = undefined
+    return isComplete
+  }
+
+  /** The execution is sent when the statement has been prepared. */
+  #late(): () => void {
+    const done = this.#sending
+    this.#sending = undefined
+    return () => {
+      if (done) this.caughtUp(done)
+    }
   }
 
   protected flow({ sql, values, prepare }: Statement, rows: Rows, done: Done): void {
@@ -136,6 +164,11 @@ class Mysql2Session extends DriverSession {
 
   protected isAnswer(error: unknown): boolean {
     return isAnswer(error)
+  }
+
+  /** Else it would go on with the chunk, give it to the next commands, and write to the console that the numbers are wrong. */
+  protected abandon(): void {
+    this.#connection.pause()
   }
 }
 

@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.js'
-import type { Flavour, Result, RowStream, Server, ServerTraits, Session, Statement } from '../driver.js'
+import type { Answer, Flavour, Result, RowStream, Server, ServerTraits, Session, Statement } from '../driver.js'
 import { classify, type Evidence } from '../faults/classify.js'
 import { Fault } from '../faults/fault.js'
 import { shapeOf } from '../sql/shape.js'
@@ -16,6 +16,16 @@ interface Outcome {
   readonly resolve: (rows: unknown, fields: unknown) => void
 }
 
+/** A statement that is sent behind others. */
+interface Piped {
+  readonly statement: Statement
+  readonly answer: Answer
+  readonly done: Done
+  /** What the wire had asked of the server before this was sent, and after; none while not all of it is sent. */
+  asksBefore: number
+  asksAfter: number | undefined
+}
+
 /**
  * A session over a driver's connection. It knows nothing of the driver but four verbs, and trusts it with nothing but the
  * protocol: whether a statement was sent, whether the connection lives and when it is gone are read off the wire. However
@@ -25,20 +35,28 @@ export abstract class DriverSession implements Session {
   readonly threadId: number
   readonly server: Server
   readonly ended: Promise<Error | undefined>
-  readonly pipelines: boolean = false
+  readonly unpipelined?: string
   traits?: ServerTraits
   protected readonly wire: Wire
   readonly #clock: Clock
   #outcome: Outcome | undefined
+  /** In the order in which they are sent. */
+  readonly #piped = new Set<Piped>()
+  /** Of this one a part can only be sent when the server has answered what was sent: what comes after it waits in line. */
+  #blocker: Piped | undefined
+  #line: (() => void)[] = []
+  /** What `#outcome` is of waits there, too. */
+  #isHeld = false
   #isLeaving = false
   #closing: Promise<void> | undefined
   #tellEnded!: (reason: Error | undefined) => void
 
-  constructor(wire: Wire, threadId: number, server: Server, clock: Clock) {
+  constructor(wire: Wire, threadId: number, server: Server, clock: Clock, unpipelined: string | undefined) {
     this.wire = wire
     this.threadId = threadId
     this.server = server
     this.#clock = clock
+    if (unpipelined !== undefined) this.unpipelined = unpipelined
     this.ended = new Promise((resolve) => (this.#tellEnded = resolve))
     wire.rest()
     if (wire.isClosed) this.#wireClosed()
@@ -49,6 +67,14 @@ export abstract class DriverSession implements Session {
     return this.wire.alive && !this.#isLeaving
   }
 
+  get pipelines(): boolean {
+    return this.unpipelined === undefined
+  }
+
+  get received(): number {
+    return this.wire.received
+  }
+
   query(statement: Statement): Promise<Result> {
     return new Promise((resolve, reject) => {
       const outcome: Outcome = {
@@ -56,12 +82,7 @@ export abstract class DriverSession implements Session {
         reject,
         resolve: (rows, fields) => resolve(this.result(rows, fields)),
       }
-      if (!this.#begin(outcome)) return
-      try {
-        this.send(statement, this.#done)
-      } catch (error) {
-        this.#done(error)
-      }
+      this.#begin(outcome, () => this.send(statement, this.#done))
     })
   }
 
@@ -72,13 +93,22 @@ export abstract class DriverSession implements Session {
       reject: (fault) => rows.finish(fault.session === 'usable', fault),
       resolve: () => rows.finish(true),
     }
-    if (!this.#begin(outcome)) return rows
-    try {
-      this.flow(statement, rows, this.#done)
-    } catch (error) {
-      this.#done(error)
-    }
+    this.#begin(outcome, () => this.flow(statement, rows, this.#done))
     return rows
+  }
+
+  /** Statements are sent in the order in which they are given; not behind one of another kind. */
+  pipe(statement: Statement, answer: Answer): void {
+    const fault = this.#obstacle() ?? (this.pipelines ? undefined : noPipeline())
+    if (fault) {
+      answer.reject(fault)
+      return
+    }
+    const done: Done = (...report) => this.#answered(piped, ...report)
+    const piped: Piped = { statement, answer, done, asksBefore: Infinity, asksAfter: undefined }
+    if (this.#piped.size === 0) this.wire.pipeline()
+    this.#piped.add(piped)
+    this.#inLine(() => this.#send(piped))
   }
 
   ping(): Promise<void> {
@@ -113,8 +143,11 @@ export abstract class DriverSession implements Session {
     this.wire.hold(on)
   }
 
-  /** Sends a statement and collects the whole result. May throw for arguments that it does not take. */
-  protected abstract send(statement: Statement, done: Done): void
+  /**
+   * Sends a statement and collects the whole result. May throw for arguments that it does not take. False when it is not all
+   * sent: `caughtUp` is called, with the same `done`, once it is.
+   */
+  protected abstract send(statement: Statement, done: Done): boolean
   /** Sends a statement and pushes its rows; `done` when the server is done. */
   protected abstract flow(statement: Statement, rows: Rows, done: Done): void
   protected abstract sendPing(done: Done): void
@@ -123,28 +156,139 @@ export abstract class DriverSession implements Session {
   protected abstract result(rows: unknown, fields: unknown): Result
   /** Whether the error is an ERR packet, rather than the driver's own. */
   protected abstract isAnswer(error: unknown): boolean
+  /** The driver shall read nothing more, not even what it has of the last chunk. */
+  protected abstract abandon(): void
+
+  /** What `send` could not send at once has been sent. */
+  protected caughtUp(done: Done): void {
+    if (this.#blocker?.done !== done) return
+    this.#blocker.asksAfter = this.wire.asks
+    this.#blocker = undefined
+    while (!this.#blocker && this.#line.length > 0) this.#line.shift()?.()
+  }
+
+  #inLine(send: () => void): void {
+    if (this.#blocker || this.#line.length > 0) this.#line.push(send)
+    else send()
+  }
+
+  #send(piped: Piped): void {
+    const { wire } = this
+    wire.gather()
+    piped.asksBefore = wire.asks
+    try {
+      if (this.send(piped.statement, piped.done)) piped.asksAfter = wire.asks
+      else if (this.#piped.has(piped)) this.#blocker = piped
+    } catch (error) {
+      this.#answered(piped, error)
+    }
+  }
+
+  #answered(piped: Piped, error?: unknown, rows?: unknown, fields?: unknown): void {
+    if (!this.#piped.has(piped)) return
+    if (!this.wire.alive) {
+      this.#answeredTooLate(piped, error)
+      return
+    }
+    const fault = error ? this.#faultOf(piped, error) : undefined
+    if (fault?.session === 'lost' && !this.isAnswer(error)) {
+      this.abandon()
+      this.#lose(error, piped)
+      return
+    }
+    this.#piped.delete(piped)
+    if (this.#piped.size === 0 && !this.#outcome) this.wire.rest()
+    this.caughtUp(piped.done)
+    if (fault) {
+      piped.answer.reject(fault)
+      return
+    }
+    let result: Result
+    try {
+      result = this.result(rows, fields)
+    } catch (unreadable) {
+      piped.answer.reject(new Fault('client', 'usable', 'unknown', unreadable))
+      return
+    }
+    piped.answer.resolve(result)
+  }
+
+  /** No answer is believed now: the driver may have lost count. Over whose reply it has failed is known by the first error. */
+  #answeredTooLate(piped: Piped, error: unknown): void {
+    if (error && !this.isAnswer(error)) {
+      this.#lose(error, piped)
+      return
+    }
+    this.#piped.delete(piped)
+    piped.answer.reject(asLost(this.#faultOf(piped, this.#ending())))
+  }
+
+  #faultOf(piped: Piped, error: unknown): Fault {
+    const { statement, asksBefore, asksAfter = this.wire.asks } = piped
+    const isAnswer = hasNumberOf(this.wire.farewell, error) || this.isAnswer(error)
+    const sent = asksAfter > asksBefore
+    if (!isAnswer && sent) this.wire.sever()
+    return this.#classify(error, statement.sql, { isAnswer, sent, writeFailed: false, replied: true, sentBytes: 0 })
+  }
+
+  /** Everything that is under way ends with the session. `culprit` is the one over which the driver failed, if it was that. */
+  #lose(error: unknown, culprit?: Piped): void {
+    this.wire.sever()
+    const cause = this.wire.farewell ?? error
+    const piped = [...this.#piped]
+    this.#piped.clear()
+    this.#line = []
+    this.#blocker = undefined
+    const outcome = this.#outcome
+    this.#outcome = undefined
+    const faults = piped.map((each) => {
+      const fault = this.#faultOf(each, cause)
+      return each === culprit ? fault : asLost(fault)
+    })
+    const last = outcome && this.#fault(cause, outcome.sql)
+    piped.forEach(({ answer }, index) => answer.reject(faults[index]))
+    this.#isHeld = false
+    if (last) outcome.reject(culprit ? asLost(last) : last)
+  }
 
   #command(run: (done: Done) => void): Promise<void> {
     return new Promise((resolve, reject) => {
-      if (!this.#begin({ sql: undefined, reject, resolve: () => resolve() })) return
-      try {
-        run(this.#done)
-      } catch (error) {
-        this.#done(error)
-      }
+      this.#begin({ sql: undefined, reject, resolve: () => resolve() }, () => run(this.#done))
     })
   }
 
-  #begin(outcome: Outcome): boolean {
-    if (this.#outcome)
-      outcome.reject(new Fault('client', 'usable', 'none', new Error('this session is at work on another statement')))
-    else if (!this.alive)
-      outcome.reject(new Fault('lost', 'lost', 'none', this.#reason() ?? new Error('this session was closed before')))
-    else {
-      this.#outcome = outcome
-      return true
+  #begin(outcome: Outcome, send: () => void): void {
+    const fault = this.#obstacle()
+    if (fault) {
+      outcome.reject(fault)
+      return
     }
-    return false
+    this.#outcome = outcome
+    if (this.#piped.size === 0) {
+      this.#start(send)
+      return
+    }
+    this.#isHeld = true
+    this.#inLine(() => {
+      this.#isHeld = false
+      this.wire.next()
+      this.#start(send)
+    })
+  }
+
+  #start(send: () => void): void {
+    try {
+      send()
+    } catch (error) {
+      this.#done(error)
+    }
+  }
+
+  #obstacle(): Fault | undefined {
+    if (this.#outcome)
+      return new Fault('client', 'usable', 'none', new Error('this session is at work on another statement'))
+    if (this.alive) return undefined
+    return new Fault('lost', 'lost', 'none', this.#reason() ?? new Error('this session was closed before'))
   }
 
   readonly #done: Done = (error, rows, fields) => {
@@ -154,9 +298,10 @@ export abstract class DriverSession implements Session {
     // mariadb reads no reply to a ping or a reset: a refusal is a good one to it.
     const failure = error ?? (outcome.sql === undefined ? this.wire.refusal : undefined)
     const fault = failure ? this.#fault(failure, outcome.sql) : undefined
-    this.wire.rest()
+    if (this.#piped.size === 0) this.wire.rest()
     if (fault) {
       outcome.reject(fault)
+      if (this.#piped.size > 0 && !this.wire.alive) this.#lose(this.#ending())
       return
     }
     try {
@@ -171,28 +316,40 @@ export abstract class DriverSession implements Session {
     const isAnswer = hasNumberOf(wire.refusal ?? wire.farewell, error) || this.isAnswer(error)
     // A driver that fails over a reply may leave the rest of it for the next statement to find. With a local file, it is the file
     // that was not to be had, and the reply is still read.
-    if (!isAnswer && wire.hasAsked && !wire.infile) wire.sever()
-    const evidence: Evidence = {
+    if (!isAnswer && wire.hasAsked && !wire.infile && !this.#isHeld) wire.sever()
+    return this.#classify(error, sql, {
+      isAnswer,
+      sent: wire.hasAsked && !this.#isHeld,
+      writeFailed: wire.failure?.syscall === 'write' || wire.failure?.code === 'EPIPE',
+      replied: wire.infile || wire.hasReplied,
+      sentBytes: wire.writtenSinceReply,
+    })
+  }
+
+  #classify(error: unknown, sql: string | undefined, { isAnswer, ...evidence }: Findings): Fault {
+    const fault = classify(error, {
       phase: 'statement',
       server: this.server,
       answered: isAnswer,
-      alive: wire.alive,
-      hungUp: wire.hungUp || this.#isLeaving,
-      sent: wire.hasAsked,
-      writeFailed: wire.failure?.syscall === 'write' || wire.failure?.code === 'EPIPE',
-      replied: wire.infile || wire.received > wire.receivedAtWrite,
-      sentBytes: wire.writtenSinceReply,
+      alive: this.wire.alive,
+      hungUp: this.wire.hungUp || this.#isLeaving,
       compound: isAnswer && sql !== undefined && isCompound(sql, this.server.flavour),
       traits: this.traits,
-    }
+      ...evidence,
+    })
     if (sql !== undefined) hideValues(error, sql)
-    return classify(error, evidence)
+    return fault
   }
 
   /** The driver has had its chance: what is still under way will never be answered. */
   #wireClosed(): void {
-    this.#done(this.#reason() ?? new Error('the connection was closed'))
+    const [first] = this.#piped
+    this.#lose(this.#ending(), first)
     this.#tellEnded(this.#reason())
+  }
+
+  #ending(): Error {
+    return this.#reason() ?? new Error('the connection was closed')
   }
 
   #reason(): Error | undefined {
@@ -200,6 +357,18 @@ export abstract class DriverSession implements Session {
     if (farewell ?? failure) return farewell ?? failure?.error
     return hungUp && !this.#isLeaving ? new Error('the server closed the connection') : undefined
   }
+}
+
+/** What the wire showed of one statement. */
+type Findings = Pick<Evidence, 'sent' | 'writeFailed' | 'replied' | 'sentBytes'> & { readonly isAnswer: boolean }
+
+/** The session ended under a statement that had no part in it. */
+function asLost(fault: Fault): Fault {
+  return fault.kind === 'client' ? new Fault('lost', 'lost', fault.effect, fault.error) : fault
+}
+
+function noPipeline(): Fault {
+  return new Fault('client', 'usable', 'none', new Error('this session does not pipeline'))
 }
 
 /** For drivers that say it twice: with an error, and that it is over. By then the next statement may be at work. */

@@ -1,8 +1,10 @@
 import { Socket } from 'node:net'
+import { nextTick } from 'node:process'
 import tls, { type TLSSocket } from 'node:tls'
 import type { Server } from '../driver.js'
 import type { ConnectConfig } from './config.js'
 import { errorOf, greetingOf, isPreparation, type ServerError } from './packets.js'
+import { Replies } from './replies.js'
 
 /**
  * Quiet for so long, a connection is probed, then each second ten times (Node's fixed numbers): a peer that vanished is
@@ -32,6 +34,8 @@ export class Wire {
   readonly socket: Socket
   /** Since the last rest, something was written that the server may execute. */
   hasAsked = false
+  /** How often something was written that the server may execute. */
+  asks = 0
   /** Bytes before encryption: received in all; `receivedAtWrite` is what it was at the last write. */
   received = 0
   receivedAtWrite = 0
@@ -46,10 +50,6 @@ export class Wire {
   failure: WireFailure | undefined
   /** What the server said before it hung up, without being asked: MySQL's 4031 and its like. */
   farewell: ServerError | undefined
-  /** The server's refusal, when the reply to the statement began with one. */
-  refusal: ServerError | undefined
-  /** The server has asked for a local file: what is written from now on is that file. */
-  infile = false
   /** Nothing of the connection is left. */
   isClosed = false
   /** Called once, when the socket is closed and the driver has had its chance to say so. */
@@ -62,6 +62,11 @@ export class Wire {
   #greeting: Buffer | undefined
   /** The next chunk begins a packet that nothing of the current statement came before. */
   #isFresh = false
+  #refusal: ServerError | undefined
+  #infile = false
+  /** While statements are written one behind the other. */
+  #replies: Replies | undefined
+  #isCorked = false
   #isOpen = false
   #hasEnded = false
   #isHeldBack = false
@@ -83,13 +88,52 @@ export class Wire {
     return !this.#hasEnded && !this.socket.destroyed
   }
 
+  /** Something came back after the last command that was written. */
+  get hasReplied(): boolean {
+    return this.#replies ? this.#replies.areAllBegun : this.received > this.receivedAtWrite
+  }
+
+  /** The server's refusal, when the reply to the last statement began with one. */
+  get refusal(): ServerError | undefined {
+    return this.#replies ? this.#replies.refusal : this.#refusal
+  }
+
+  /** The server has asked for a local file: what is written from now on is that file. */
+  get infile(): boolean {
+    return this.#replies ? this.#replies.infile : this.#infile
+  }
+
   /** No statement runs: whatever comes now before the next one was not asked for. First called when the session is open. */
   rest(): void {
     this.#isOpen = true
     this.#isFresh = !this.#isCompressed
     this.hasAsked = false
-    this.refusal = undefined
-    this.infile = false
+    this.#refusal = undefined
+    this.#infile = false
+    this.#replies = undefined
+  }
+
+  /** From now until the next rest, statements are written without waiting for the replies to those before. */
+  pipeline(): void {
+    this.#replies = new Replies()
+  }
+
+  /** What is written from now on, behind others, is another statement. */
+  next(): void {
+    this.hasAsked = false
+    this.writtenSinceReply = 0
+  }
+
+  /** What is written in this turn of the loop goes out as one. */
+  gather(): void {
+    if (this.#isCorked) return
+    this.#isCorked = true
+    const top = this.#top
+    top.cork()
+    nextTick(() => {
+      this.#isCorked = false
+      top.uncork()
+    })
   }
 
   /** What was read already still comes: a chunk or two of 64 kB. */
@@ -151,8 +195,12 @@ export class Wire {
     socket.write = (chunk: Uint8Array | string, ...rest: unknown[]): boolean => {
       if (this.received > this.receivedAtWrite) this.writtenSinceReply = 0
       this.writtenSinceReply += chunk.length
-      this.hasAsked ||= this.#isCompressed || !isPreparation(chunk)
+      if (this.#isCompressed || !isPreparation(chunk)) {
+        this.hasAsked = true
+        this.asks++
+      }
       this.receivedAtWrite = this.received
+      if (typeof chunk !== 'string') this.#replies?.wrote(chunk)
       const callback = rest.pop()
       if (typeof callback !== 'function') return write(chunk, ...rest, callback)
       // Node tells the writer of an error before it destroys the socket.
@@ -179,21 +227,42 @@ export class Wire {
   #hears(socket: Socket, chunk: Buffer): boolean {
     this.received += chunk.length
     if (!this.server) return this.#hearsGreeting(socket, chunk)
+    if (this.#replies) return this.#hearsReplies(socket, chunk, this.#replies)
     if (!this.#isFresh) return false
     this.#isFresh = false
-    if (chunk[4] === LOCAL_INFILE) this.infile = true
+    if (chunk[4] === LOCAL_INFILE) this.#infile = true
     const error = errorOf(chunk)
     if (!error) return false
     if (chunk[3] !== 0) {
-      this.refusal = error
+      this.#refusal = error
       return false
     }
-    // The packets of a reply are numbered from 1. Number 0 was sent before the statement was read. mysql2 would take it for
-    // the reply and write "packets out of order" to the console, mariadb's ping would take it for a good one (facts, 1.3).
+    this.#hearsFarewell(socket, error)
+    return true
+  }
+
+  #hearsReplies(socket: Socket, chunk: Buffer, replies: Replies): boolean {
+    const at = replies.hear(chunk)
+    if (replies.farewell === undefined) return false
+    if (at > 0) {
+      // A second time through here finds nothing that would be followed.
+      this.#replies = undefined
+      this.#isFresh = false
+      this.received -= chunk.length
+      socket.emit('data', chunk.subarray(0, at))
+    }
+    this.#hearsFarewell(socket, replies.farewell)
+    return true
+  }
+
+  /**
+   * The packets of a reply are numbered from 1. Number 0 was sent before the statement was read. mysql2 would take it for the
+   * reply and write "packets out of order" to the console, mariadb's ping would take it for a good one (facts, 1.3).
+   */
+  #hearsFarewell(socket: Socket, error: ServerError): void {
     this.farewell = error
     this.hungUp = true
     socket.destroy(error)
-    return true
   }
 
   /** Reads the greeting on its way to the driver, which may put TLS on the wire while it handles it. */

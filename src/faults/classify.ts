@@ -87,8 +87,9 @@ function classifyAnswer(error: unknown, { errno, message }: Failure, evidence: E
     effect = 'rolled-back'
   }
   if (errno === 1205 && traits?.rollbackOnTimeout) effect = 'rolled-back'
-  // 4031 stands for a statement that was never read; any other answer may come from the second statement of a text.
-  if (evidence.compound && kind !== 'idle-closed') effect = 'unknown'
+  // 4031 and 1153 stand for a statement that was never read; any other answer may come from the second statement of a text.
+  const wasRead = kind !== 'idle-closed' && kind !== 'packet-too-large'
+  if (evidence.compound && wasRead) effect = 'unknown'
   return new Fault(kind, lost ? 'lost' : 'usable', effect, error)
 }
 

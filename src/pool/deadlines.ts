@@ -1,10 +1,14 @@
 import type { Clock, Timer } from '../clock.js'
-import type { Waiter } from './waiter.js'
 
 // Waiters that are due within the same few milliseconds share a timer, which is late by at most this.
 const GRAIN_MS = 4
 
-interface Bucket {
+interface Due {
+  /** Absolute, in the clock's milliseconds; never when it is Infinity. */
+  readonly deadline: number
+}
+
+interface Bucket<Waiter> {
   readonly waiters: Set<Waiter>
   readonly timer: Timer
 }
@@ -13,10 +17,10 @@ interface Bucket {
  * Tells when waiters are due. Adding and removing are O(1) whatever the deadlines; a hundred thousand waiters take a
  * few dozen timers. The timers keep the process alive: somebody waits.
  */
-export class Deadlines {
+export class Deadlines<Waiter extends Due> {
   readonly #clock: Clock
   readonly #due: (waiters: Set<Waiter>) => void
-  readonly #buckets = new Map<number, Bucket>()
+  readonly #buckets = new Map<number, Bucket<Waiter>>()
 
   constructor(clock: Clock, due: (waiters: Set<Waiter>) => void) {
     this.#clock = clock
@@ -24,6 +28,7 @@ export class Deadlines {
   }
 
   add(waiter: Waiter, now: number): void {
+    if (waiter.deadline === Infinity) return
     const at = this.#key(waiter)
     let bucket = this.#buckets.get(at)
     if (bucket === undefined) {

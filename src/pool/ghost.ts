@@ -97,9 +97,27 @@ export async function endThread(
   }
 }
 
+/**
+ * Whether the server does nothing on a connection from which an answer is awaited: what was sent, or the answer, was lost on
+ * the way. False when nobody could look.
+ */
+export async function isSilent(lender: Lender, { learned, session }: Slot): Promise<boolean> {
+  const identity = learned?.identity
+  if (!identity?.peer) return false
+  const over = new AbortController()
+  void session?.ended.then(() => over.abort())
+  const idle = (other: Session): Promise<boolean> =>
+    commandOf(other, identity).then((command) => command === undefined || command === 'Sleep')
+  // Twice: between two of its statements a thread sleeps, too.
+  const look = (): Promise<boolean> => onErrand(lender, over.signal, idle).catch(() => false)
+  if (!(await look())) return false
+  await pause(lender, LOOK_AGAIN_MS[1] as number, over.signal)
+  return !over.signal.aborted && (await look())
+}
+
 /** Thread numbers begin anew after a restart, and differ from server to server behind a proxy: the address must fit too. */
-async function commandOf(session: Session, { connectionId, peer }: Identity): Promise<string | undefined> {
-  const sql = 'SELECT COMMAND FROM information_schema.PROCESSLIST WHERE ID = ? AND HOST = ?'
+async function commandOf(session: Session, { connectionId, threads, peer }: Identity): Promise<string | undefined> {
+  const sql = `SELECT COMMAND FROM ${threads} WHERE ID = ? AND HOST = ?`
   const { rows } = await session.query({ sql, values: [Number(connectionId), peer] })
   return rows.length === 0 ? undefined : String(onlyValue(rows[0]))
 }

@@ -8,13 +8,15 @@ import type { Line, Waiter } from './waiter.js'
 class Caller implements Waiter {
   before: Waiter | undefined = undefined
   behind: Waiter | undefined = undefined
-  line: Line | undefined = undefined
+  line: Line<Waiter> | undefined = undefined
   outcome: 'waiting' | 'served' | 'refused' | 'withdrawn' = 'waiting'
   readonly signal: AbortSignal | undefined = undefined
   readonly isErrand = false
+  readonly forLane: boolean
   readonly id: number
   readonly deadline: number
-  constructor(id: number, deadline: number) {
+  constructor(id: number, deadline: number, forLane: boolean) {
+    this.forLane = forLane
     this.id = id
     this.deadline = deadline
   }
@@ -71,10 +73,11 @@ class World {
     return orders
   }
 
-  ask(withinMs = 10_000): Caller {
-    const caller = new Caller(this.#nextId++, this.now + withinMs)
+  ask(withinMs = 10_000, forLane = false): Caller {
+    const caller = new Caller(this.#nextId++, this.now + withinMs, forLane)
     this.callers.push(caller)
-    const slot = this.ledger.lend(this.now)
+    const slot = this.ledger.lend(this.now, forLane ? 'lane' : 'leased')
+    if (slot) slot.readOnly = forLane
     if (slot) {
       caller.outcome = 'served'
       this.served.push(caller)
@@ -127,7 +130,10 @@ class World {
     this.#before = Math.min(this.#before, ledger.held)
     // A limit that was lowered takes back nothing, but nothing is opened above it.
     expect(ledger.held, 'never more slots than the ceiling').toBeLessThanOrEqual(Math.max(ledger.ceiling, this.#before))
-    expect(ledger.count('leased')).toBe(this.leased.length)
+    expect(ledger.count('leased') + ledger.count('lane')).toBe(this.leased.length)
+    const lanes = this.served.filter(({ forLane }) => forLane).length
+    if (lanes === 0) expect(ledger.count('lane')).toBe(0)
+    if (ledger.claims <= 0 && ledger.waiting > 0) expect(this.checking.length).toBeGreaterThan(0)
     expect(ledger.count('opening')).toBe(this.opening.length)
     expect(ledger.count('checking')).toBe(this.checking.length)
     expect(ledger.count('closing')).toBe(this.closing.length)
@@ -402,11 +408,61 @@ describe('the ledger', () => {
     expect(world.closing).toHaveLength(2)
   })
 
+  it('lends lanes and leases in one line, and says how many lanes those who wait need', () => {
+    const world = new World({ max: 2 })
+    world.ask(10_000, true)
+    world.ask(10_000, true)
+    world.open()
+    world.open()
+    expect(world.ledger.count('lane')).toBe(2)
+    const lease = world.ask()
+    const lane = world.ask(10_000, true)
+    expect(world.ledger.claims).toBe(2)
+    world.give()
+    expect(lease.outcome).toBe('served')
+    expect(world.ledger.count('leased')).toBe(1)
+    expect(world.ledger.claims).toBe(1)
+    world.give()
+    expect(lane.outcome).toBe('served')
+    expect(world.ledger.claims).toBe(0)
+  })
+
+  it('lends for reading what is READ ONLY already, and for writing what is not', () => {
+    const world = new World()
+    for (let i = 0; i < 2; i++) world.ask()
+    world.open()
+    world.open()
+    const [reading, writing] = world.leased as [Slot, Slot]
+    reading.readOnly = true
+    world.give()
+    world.give()
+    expect(world.ledger.lend(0, 'lane')).toBe(reading)
+    expect(world.ledger.lend(0, 'lane')).toBe(writing)
+  })
+
+  it('opens one more session on a wish, and never beyond the ceiling', () => {
+    const world = new World({ max: 2 })
+    world.ask(10_000, true)
+    world.open()
+    world.take(world.ledger.wished(0))
+    expect(world.opening).toHaveLength(1)
+    world.take(world.ledger.wished(0))
+    expect(world.opening).toHaveLength(1)
+    world.open()
+    world.take(world.ledger.wished(0))
+    expect(world.opening).toHaveLength(0)
+    expect(world.ledger.count('idle')).toBe(1)
+  })
+
   it('keeps its promises through any history', () => {
     const step = fc.oneof(
       {
         weight: 6,
-        arbitrary: fc.record({ do: fc.constant('ask' as const), withinMs: fc.integer({ min: 1, max: 20_000 }) }),
+        arbitrary: fc.record({
+          do: fc.constant('ask' as const),
+          withinMs: fc.integer({ min: 1, max: 20_000 }),
+          forLane: fc.boolean(),
+        }),
       },
       { weight: 5, arbitrary: fc.record({ do: fc.constant('open' as const) }) },
       {
@@ -443,6 +499,7 @@ describe('the ledger', () => {
             'suspect' as const,
             'idleDies' as const,
             'retire' as const,
+            'wish' as const,
           ),
         }),
       },
@@ -470,7 +527,7 @@ describe('the ledger', () => {
           for (const one of steps) {
             switch (one.do) {
               case 'ask':
-                world.ask(one.withinMs)
+                world.ask(one.withinMs, one.forLane)
                 break
               case 'refuse':
                 world.refuse(one.refusal)
@@ -483,6 +540,9 @@ describe('the ledger', () => {
                 break
               case 'stall':
                 if (world.checking[0]) world.take(world.ledger.stalled(world.checking[0].slot, world.now))
+                break
+              case 'wish':
+                world.take(world.ledger.wished(world.now))
                 break
               case 'suspect':
                 world.ledger.suspect(world.now)
@@ -540,7 +600,7 @@ describe('a line of waiters', () => {
     const world = new World({ max: 1 })
     world.ask()
     world.open()
-    const callers = Array.from({ length: 100_000 }, (_, id) => new Caller(id, 60_000))
+    const callers = Array.from({ length: 100_000 }, (_, id) => new Caller(id, 60_000, false))
     for (const caller of callers) world.ledger.asked(caller, 0)
     expect(world.ledger.waiting).toBe(100_000)
     for (let i = 0; i < callers.length; i += 2) world.ledger.withdrawn(callers[i]!)

@@ -1,6 +1,7 @@
 import type { Place, RetireReason } from './slot.js'
 import { PLACES, Slot } from './slot.js'
 import { Line, type Waiter } from './waiter.js'
+import type { Finding } from './checker.js'
 import { DialGate, type Refusal } from './dial-gate.js'
 
 /** What the pool must do next. Carrying one out ends in a fact reported back to the ledger. */
@@ -55,11 +56,12 @@ const NOTHING: Order[] = []
  * There is no promise, timer, socket or clock in it.
  *
  * Always: the slots in all places together are no more than the ceiling; waiters are served first come, first served;
- * nobody waits while a fit slot is idle or one may be opened; idle slots are lent newest first.
+ * nobody waits while a fit slot is idle or one may be opened; idle slots are lent newest first, of those that fit without a
+ * change between reading and writing.
  */
 export class Ledger {
   readonly #options: LedgerOptions
-  readonly #line = new Line()
+  readonly #line = new Line<Waiter>()
   readonly #slots = new Set<Slot>()
   /** Newest last. */
   readonly #idle: Slot[] = []
@@ -104,6 +106,10 @@ export class Ledger {
   get ceiling(): number {
     return Math.min(this.#hardCeiling, this.#gate.taught)
   }
+  /** How many lanes must be emptied: for those who wait and for whom no session is being checked. */
+  get claims(): number {
+    return this.#line.length - this.#count.checking + this.#stalled
+  }
   /** When a refused dial may be tried again; undefined when nobody waits for that. */
   get nextDialAt(): number | undefined {
     const opensAt = this.#gate.opensAt(this.#line.length > this.#supply)
@@ -114,12 +120,19 @@ export class Ledger {
   // ---- facts
 
   /** The hot path: a session for whoever finds no line and a trusted idle slot. */
-  lend(now: number): Slot | undefined {
+  lend(now: number, to: 'leased' | 'lane' = 'leased'): Slot | undefined {
     if (this.#line.length > 0) return undefined
-    const slot = this.#idle[this.#idle.length - 1]
+    const slot = this.#newestIdle(to === 'lane', now)
     if (slot === undefined || this.#checkFor(slot, now) !== undefined) return undefined
-    this.#move(slot, 'leased', now)
+    this.#move(slot, to, now)
     return slot
+  }
+
+  /** Reads could use one more session than there are. */
+  wished(now: number): Order[] {
+    return this.#line.length === 0 && this.#count.opening === 0 && !this.#shut && this.#mayOpen(now)
+      ? [this.#open(now)]
+      : NOTHING
   }
 
   asked(waiter: Waiter, now: number): Order[] {
@@ -160,7 +173,7 @@ export class Ledger {
     return this.#pump(now, orders)
   }
 
-  /** A lease came home. */
+  /** A lease, or a lane that is empty, came home. */
   returned(slot: Slot, condition: Condition, now: number): Order[] {
     if (condition === 'lost') {
       this.#suspectedAt = now
@@ -177,8 +190,8 @@ export class Ledger {
     return this.#home(slot, now, this.#checkFor(slot, now) === undefined)
   }
 
-  /** The outcome of a check. `heard`: the server answered; `fit`: nothing speaks against it. */
-  checked(slot: Slot, outcome: 'heard' | 'fit' | 'dead', how: Check, now: number): Order[] {
+  /** The outcome of a check. */
+  checked(slot: Slot, outcome: Finding, how: Check, now: number): Order[] {
     if (outcome === 'heard') slot.heardAt = now
     if (outcome === 'dead') {
       this.#suspectedAt = now
@@ -204,7 +217,7 @@ export class Ledger {
     return slot.place === 'idle' ? this.#retire(slot, 'lost', now) : NOTHING
   }
 
-  /** A leased session's statement was cut off while the server still runs it. */
+  /** A lent session's statement was cut off while the server still runs it. */
   ghosted(slot: Slot, now: number): void {
     this.#move(slot, 'ghost', now)
   }
@@ -329,7 +342,8 @@ export class Ledger {
   /** Waiting mends nothing, and nobody is going to come home. */
   #hopeless(refusal: Refusal): boolean {
     if (refusal !== 'denied' && refusal !== 'hourly') return false
-    return this.#count.leased + this.#count.checking + this.#count.opening + this.#count.idle === 0
+    const { leased, lane, checking, opening, idle } = this.#count
+    return leased + lane + checking + opening + idle === 0
   }
 
   #mayOpen(now: number): boolean {
@@ -354,17 +368,30 @@ export class Ledger {
         orders.push({ do: 'check', slot, how })
       } else break
     }
-    while (this.#want() > 0 && this.#mayOpen(now)) {
-      const slot = new Slot(this.#nextId++)
-      slot.dialledAt = now
-      this.#gate.dialled(this.held)
-      this.#slots.add(slot)
-      this.#count.opening++
-      orders.push({ do: 'open', slot })
-    }
+    while (this.#want() > 0 && this.#mayOpen(now)) orders.push(this.#open(now))
     if (this.#line.length > 0 && this.#gate.rationed(now) && this.#hopeless('hourly'))
       this.#refuseAll('refused', orders)
     return orders
+  }
+
+  #open(now: number): Order {
+    const slot = new Slot(this.#nextId++)
+    slot.dialledAt = now
+    this.#gate.dialled(this.held)
+    this.#slots.add(slot)
+    this.#count.opening++
+    return { do: 'open', slot }
+  }
+
+  /** Of those that need no change from reading to writing or back, if there is a trusted one; else of all. */
+  #newestIdle(readOnly: boolean, now: number): Slot | undefined {
+    const newest = this.#idle[this.#idle.length - 1]
+    if (newest === undefined || newest.readOnly === readOnly) return newest
+    for (let at = this.#idle.length - 2; at >= 0; at--) {
+      const slot = this.#idle[at] as Slot
+      if (slot.readOnly === readOnly && this.#checkFor(slot, now) === undefined) return slot
+    }
+    return newest
   }
 
   /** The first in line who may still be served; those before, past their deadline or aborted, leave with an order. */
@@ -382,7 +409,7 @@ export class Ledger {
 
   #lendTo(waiter: Waiter, slot: Slot, now: number, orders: Order[]): void {
     this.#line.leave(waiter)
-    this.#move(slot, 'leased', now)
+    this.#move(slot, waiter.forLane ? 'lane' : 'leased', now)
     orders.push({ do: 'lend', slot, waiter })
   }
 
@@ -426,7 +453,7 @@ export class Ledger {
     this.#count[to]++
     slot.place = to
     if (to === 'idle') this.#idle.push(slot)
-    else if (to === 'leased') slot.leasedAt = now
+    else if (to === 'leased' || to === 'lane') slot.leasedAt = now
     if (slot.permit) slot.permit.idle = to === 'idle'
   }
 

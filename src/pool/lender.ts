@@ -1,4 +1,3 @@
-import { AbortGroups, Slices } from '../abort.js'
 import type { Budget } from '../budget.js'
 import type { Clock, Timer } from '../clock.js'
 import type { Driver } from '../driver.js'
@@ -6,25 +5,18 @@ import { HoldfastError } from '../errors.js'
 import { events } from '../events.js'
 import type { Effect, Fault } from '../faults/fault.js'
 import type { Stats } from '../stats.js'
-import { Deadlines } from './deadlines.js'
+import { checkSlot } from './checker.js'
+import { Crowd } from './crowd.js'
 import { refusalOf } from './dial-gate.js'
 import { Ledger, type Check, type Condition, type Order } from './ledger.js'
 import { toldBy, type Limits } from './limits.js'
-import { cleanse, Opener, within, type Opened } from './opener.js'
+import { Opener, type Opened } from './opener.js'
 import type { ResolvedOptions } from './options.js'
-import { acquireSentence, acquireTimeout, connectFailed, poolClosed, queueFull } from './sentences.js'
+import { poolClosed, queueFull } from './sentences.js'
+import { makeReadOnly } from './read-only.js'
 import type { RetireReason, Slot } from './slot.js'
 import { Standing } from './standing.js'
-import type { Waiter } from './waiter.js'
 
-// Counts and ages in a sentence may be so old.
-const SAME_STORY_MS = 5
-// A live server answers a ping in a round trip; one that says nothing for this long is taken for gone.
-const PING_WITHIN_MS = 1_000
-// A reset, and what makes the session whole again, are a few round trips, and a rollback that may be long.
-const RESET_WITHIN_MS = 5_000
-// A check that takes longer does not hold its waiter up: another way is tried beside it.
-const CHECK_STALLS_AFTER_MS = 200
 // The server hangs up within milliseconds of a goodbye; a peer that is silent is not waited for.
 const CLOSE_WITHIN_MS = 1_000
 // An idle session of a full account goes back within a second.
@@ -37,6 +29,16 @@ export interface LastRefusal {
   readonly at: number
 }
 
+/** Reads that share sessions, as far as the lender must know of them. */
+interface Sharers {
+  /** How many wait in no line of the lender's. */
+  readonly waiting: number
+  /** Somebody waits for a session of his own while there are lanes. */
+  claimed(): void
+  shut(error: HoldfastError): void
+  stats(): Stats['lanes']
+}
+
 /** Carries the ledger's orders out, and reports the facts back. Everything that waits for a session waits here. */
 export class Lender {
   readonly options: ResolvedOptions
@@ -44,8 +46,7 @@ export class Lender {
   readonly #budget: Budget
   readonly #opener: Opener
   readonly #ledger: Ledger
-  readonly #deadlines: Deadlines
-  readonly #aborts: AbortGroups<Standing>
+  readonly #crowd: Crowd
   readonly #shutdown = new AbortController()
   readonly #total = { opened: 0, refused: 0, acquired: 0, released: 0, retired: 0, timedOut: 0, retries: 0, leaks: 0 }
   #limits: Limits | undefined = undefined
@@ -57,14 +58,11 @@ export class Lender {
   #hasExtra = false
   #ghostLaid: (() => void) | undefined = undefined
   #emptied: (() => void) | undefined = undefined
-  #told: { readonly timeoutMs: number; readonly at: number; readonly sentence: string } | undefined = undefined
-  readonly #failing = {
-    late: new Slices<Standing>((waiter) => this.#failOne(waiter, 'late')),
-    aborted: new Slices<Standing>((waiter) => this.#failOne(waiter, 'aborted')),
-    refused: new Slices<Standing>((waiter) => this.#failOne(waiter, 'refused')),
-    shut: new Slices<Standing>((waiter) => this.#failOne(waiter, 'shut')),
-  }
   #sweepers: ((now: number) => void)[] = []
+  #sharers: Sharers | undefined = undefined
+  #noLane: string | undefined = undefined
+  /** What a dial takes, of late. */
+  #dialMs = 0
 
   constructor(options: ResolvedOptions, driver: Driver, budget: Budget, clock: Clock) {
     this.options = options
@@ -73,8 +71,10 @@ export class Lender {
     this.#budget = budget
     this.#opener = new Opener(driver, budget, clock, options)
     this.#ledger = new Ledger({ ...options, random: Math.random })
-    this.#deadlines = new Deadlines(clock, (due) => this.#fail(due, 'late'))
-    this.#aborts = new AbortGroups((aborted) => this.#fail(aborted, 'aborted'))
+    this.#crowd = new Crowd(this, (waiter, why) => {
+      this.#ledger.withdrawn(waiter)
+      if (why === 'late') this.#total.timedOut++
+    })
     if (options.minIdle > 0) this.#carryOut(this.#ledger.swept(clock.now()))
   }
 
@@ -92,17 +92,43 @@ export class Lender {
 
   /** A session by the deadline, in turn. */
   wait(timeoutMs: number, signal: AbortSignal | undefined): Promise<Slot> {
+    if (signal?.aborted) return Promise.reject(aborted(signal))
+    const refusal = this.refusal(0)
+    return refusal ? Promise.reject(refusal) : this.#stand(timeoutMs, signal)
+  }
+
+  /** Why nobody may join those who wait; `others` wait elsewhere. */
+  refusal(others: number): HoldfastError | undefined {
+    if (this.#isClosing) return poolClosed(this.options.name)
+    return this.#ledger.queued + others >= this.options.queueLimit ? queueFull(this) : undefined
+  }
+
+  /** As take(), for reads that share it. */
+  takeLane(): Slot | undefined {
+    if (this.#isClosing) return undefined
+    if (this.clock.jumps !== this.#jumps) this.#woke()
+    const slot = this.#ledger.lend(this.clock.now(), 'lane')
+    if (slot !== undefined) this.#shared(slot)
+    return slot
+  }
+
+  /** As wait(), for reads that share it; they have been let in before. */
+  waitLane(timeoutMs: number, signal: AbortSignal | undefined): Promise<Slot> {
     if (this.#isClosing) return Promise.reject(poolClosed(this.options.name))
     if (signal?.aborted) return Promise.reject(aborted(signal))
-    if (this.#ledger.queued >= this.options.queueLimit) return Promise.reject(queueFull(this))
-    return this.#stand(timeoutMs, signal, false)
+    return this.#stand(timeoutMs, signal, 'lane')
+  }
+
+  /** Opens one more session if there may be one: on those that are shared, reads wait for longer than a dial takes. */
+  wish(waitMs: number): void {
+    if (waitMs > this.#dialMs && !this.#isClosing) this.#carryOut(this.#ledger.wished(this.clock.now()))
   }
 
   /** For the pool's own errand: before everybody, and without a limit of the queue. */
   waitFirst(timeoutMs: number, signal: AbortSignal): Promise<Slot> {
     if (this.#ledger.isShut) return Promise.reject(poolClosed(this.options.name))
     if (signal.aborted) return Promise.reject(aborted(signal))
-    return this.#stand(timeoutMs, signal, true)
+    return this.#stand(timeoutMs, signal, 'errand')
   }
 
   /**
@@ -129,10 +155,10 @@ export class Lender {
 
   /** `heard`: the server has just answered on it. */
   giveBack(slot: Slot, condition: Condition, heard = false): void {
-    if (slot.place !== 'leased') return
+    if (slot.place !== 'leased' && slot.place !== 'lane') return
     const now = this.clock.now()
     if (heard) slot.heardAt = now
-    this.#noteRelease(slot, now)
+    if (slot.place === 'leased') this.#noteRelease(slot, now)
     this.#carryOut(this.#ledger.returned(slot, slot.session?.alive ? condition : 'lost', now))
     this.#letGo(slot)
   }
@@ -140,7 +166,7 @@ export class Lender {
   /** The caller has dropped its statement while the server may still run it: nobody gets this session any more. */
   ghost(slot: Slot): void {
     const now = this.clock.now()
-    this.#noteRelease(slot, now)
+    if (slot.place === 'leased') this.#noteRelease(slot, now)
     this.#ledger.ghosted(slot, now)
   }
 
@@ -178,14 +204,37 @@ export class Lender {
   get quietLimitMs(): number {
     return this.#ledger.quietLimitMs
   }
+  /** How many lanes those who wait need for themselves. */
+  get claims(): number {
+    return this.#ledger.claims
+  }
+  /** The first session is being opened, and nothing speaks against it yet. */
+  get isFirstDial(): boolean {
+    return this.#lastRefusal === undefined && this.#ledger.count('opening') === this.#ledger.held
+  }
+  get ceiling(): number {
+    return this.#ledger.ceiling
+  }
+  /** Why reads cannot share sessions, as far as the newest one told. */
+  get noLane(): string | undefined {
+    return this.options.lanes === 'off' ? "lanes: 'off'" : this.#noLane
+  }
 
-  count(what: 'retries' | 'leaks'): void {
+  count(what: 'retries' | 'leaks' | 'timedOut'): void {
     this.#total[what]++
   }
 
   /** Called at each sweep, with the time. */
   onSweep(task: (now: number) => void): void {
     this.#sweepers.push(task)
+  }
+
+  share(sharers: Sharers): void {
+    this.#sharers = sharers
+  }
+
+  acquireTimeout(timeoutMs: number): HoldfastError {
+    return this.#crowd.lateness(timeoutMs)
   }
 
   stats(): Stats {
@@ -202,9 +251,9 @@ export class Lender {
       leased: ledger.count('leased'),
       closing: ledger.count('closing'),
       ghost: ledger.count('ghost'),
-      waiting: ledger.waiting,
+      waiting: ledger.waiting + (this.#sharers?.waiting ?? 0),
       total: { ...this.#total },
-      lanes: { on: false, reason: this.options.lanes === 'off' ? "lanes: 'off'" : 'not in this release' },
+      lanes: (this.#sharers as Sharers).stats(),
     }
   }
 
@@ -221,6 +270,7 @@ export class Lender {
   async shut(timeoutMs: number): Promise<void> {
     this.#isClosing = true
     this.#carryOut(this.#ledger.dismissed())
+    this.#sharers?.shut(poolClosed(this.options.name))
     const deadline = this.clock.now() + timeoutMs
     while (this.#ledger.count('ghost') > 0 && this.clock.now() < deadline) await this.#nextGhost(deadline)
     this.#carryOut(this.#ledger.shut(this.clock.now()))
@@ -270,9 +320,10 @@ export class Lender {
           void this.#close(order.slot, order.reason)
           break
         case 'refuse':
-          this.#fail(order.waiters, order.why)
+          this.#crowd.fail(order.waiters as Standing[], order.why)
       }
     }
+    if (this.#ledger.claims > 0 && this.#ledger.count('lane') > 0) this.#sharers?.claimed()
     this.#watch()
   }
 
@@ -285,10 +336,15 @@ export class Lender {
       return this.#refused(slot, error)
     }
     const now = this.clock.now()
-    const { session, permit, learned } = opened
+    const { session, permit, learned, sharing } = opened
     slot.session = session
     slot.permit = permit
     slot.learned = learned
+    slot.roundTripMs = sharing.roundTripMs ?? Infinity
+    slot.noLane = sharing.noLane
+    slot.isForReading = sharing.isReadOnly ?? false
+    this.#dialMs += (now - began - this.#dialMs) / (this.#total.opened === 0 ? 1 : 4)
+    this.#noLane = [...this.#ledger.slots].find((each) => each.noLane !== undefined)?.noLane
     this.#limits = learned.limits
     this.#lastRefusal = undefined
     this.#total.opened++
@@ -318,33 +374,11 @@ export class Lender {
   }
 
   async #check(slot: Slot, how: Check): Promise<void> {
-    const session = slot.session
-    if (session === undefined) return
-    if (how === 'look') {
-      // The socket's end, if the kernel has it already, is seen by the second turn at the latest.
-      await new Promise((resolve) => setImmediate(() => setImmediate(resolve)))
-      if (slot.place !== 'checking') return
-      return this.#carryOut(this.#ledger.checked(slot, session.alive ? 'fit' : 'dead', how, this.clock.now()))
-    }
-    const stall = this.clock.after(CHECK_STALLS_AFTER_MS, () =>
-      this.#carryOut(this.#ledger.stalled(slot, this.clock.now())),
-    )
-    const learned = slot.learned
-    const task =
-      how === 'ping' || learned === undefined
-        ? () => session.ping()
-        : () => cleanse(session, learned, this.options.sessionInit)
-    const ms = how === 'ping' ? PING_WITHIN_MS : RESET_WITHIN_MS
-    const answered = await within(this.clock, ms, undefined, task, () => new Error(`no answer within ${ms} ms`)).then(
-      () => true,
-      () => false,
-    )
-    stall.cancel()
-    // A session that was shut down meanwhile is closed as any other.
-    if (!answered) session.destroy()
+    const stalled = (): void => this.#carryOut(this.#ledger.stalled(slot, this.clock.now()))
+    const finding = await checkSlot(this.clock, slot, how, this.options.sessionInit, stalled)
     // A drain may have cut it off meanwhile.
     if (slot.place !== 'checking') return
-    this.#carryOut(this.#ledger.checked(slot, answered ? 'heard' : 'dead', how, this.clock.now()))
+    this.#carryOut(this.#ledger.checked(slot, finding, how, this.clock.now()))
     this.#letGo(slot)
   }
 
@@ -386,69 +420,39 @@ export class Lender {
 
   // ---- waiting
 
-  #stand(timeoutMs: number, signal: AbortSignal | undefined, isErrand: boolean): Promise<Slot> {
+  #stand(timeoutMs: number, signal: AbortSignal | undefined, what?: 'errand' | 'lane'): Promise<Slot> {
     return new Promise((resolve, reject) => {
       const now = this.clock.now()
-      const waiter = new Standing(this, resolve, reject, now, timeoutMs, signal, isErrand)
-      this.#deadlines.add(waiter, now)
-      if (signal) this.#aborts.add(signal, waiter)
-      this.#carryOut(isErrand ? this.#ledger.askedFirst(waiter, now) : this.#ledger.asked(waiter, now))
+      const waiter = new Standing(this, resolve, reject, now, timeoutMs, signal, what)
+      this.#crowd.add(waiter)
+      this.#carryOut(what === 'errand' ? this.#ledger.askedFirst(waiter, now) : this.#ledger.asked(waiter, now))
     })
   }
 
   /** @internal A waiter was served or failed: nothing of it remains. */
   left(waiter: Standing): void {
-    this.#deadlines.remove(waiter)
-    if (waiter.signal) this.#aborts.remove(waiter.signal, waiter)
+    this.#crowd.left(waiter)
   }
 
   /** @internal */
   served(waiter: Standing, slot: Slot): void {
     this.left(waiter)
-    this.#lent(slot, slot.leasedAt - waiter.since)
+    if (waiter.forLane) this.#shared(slot)
+    else this.#lent(slot, slot.leasedAt - waiter.since)
+  }
+
+  #shared(slot: Slot): void {
+    slot.session?.hold(true)
+    if (!slot.readOnly) makeReadOnly(slot, true)
   }
 
   #lent(slot: Slot, waitedMs: number): void {
     slot.session?.hold(true)
+    if (slot.readOnly) makeReadOnly(slot, false)
     this.#total.acquired++
     if (events.acquired.hasSubscribers) {
       events.acquired.publish({ pool: this.options.name, threadId: threadOf(slot), waitedMs })
     }
-  }
-
-  /** Rejects a crowd without blocking: those who stand in line still, and were not served meanwhile. */
-  #fail(waiters: Iterable<Waiter>, why: 'late' | 'aborted' | 'refused' | 'shut'): void {
-    this.#failing[why].add(waiters as Iterable<Standing>)
-  }
-
-  #failOne(waiter: Standing, why: 'late' | 'aborted' | 'refused' | 'shut'): void {
-    this.#ledger.withdrawn(waiter)
-    if (waiter.settled) return
-    if (why === 'late') this.#total.timedOut++
-    // The stack here is a timer's: it says nothing, and for a crowd it is most of the work.
-    const limit = Error.stackTraceLimit
-    Error.stackTraceLimit = 0
-    try {
-      waiter.fail(this.#reason(waiter, why))
-    } finally {
-      Error.stackTraceLimit = limit
-    }
-  }
-
-  #reason(waiter: Standing, why: 'late' | 'aborted' | 'refused' | 'shut'): HoldfastError {
-    if (waiter.signal?.aborted) return aborted(waiter.signal)
-    if (why === 'shut') return poolClosed(this.options.name)
-    if (why === 'refused') return connectFailed(this)
-    return this.#acquireTimeout(waiter.timeoutMs)
-  }
-
-  /** A crowd that is late together is told the same. */
-  #acquireTimeout(timeoutMs: number): HoldfastError {
-    const now = this.clock.now()
-    if (this.#told?.timeoutMs !== timeoutMs || now - this.#told.at > SAME_STORY_MS) {
-      this.#told = { timeoutMs, at: now, sentence: acquireSentence(this, timeoutMs) }
-    }
-    return acquireTimeout(this.#told.sentence, this.#lastRefusal)
   }
 
   // ---- time

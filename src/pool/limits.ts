@@ -24,6 +24,8 @@ export interface Limits {
 /** Who a session is on the server: enough to be sure that a KILL hits it and nobody else. */
 export interface Identity {
   readonly connectionId: string
+  /** The table that shows the server's threads. */
+  readonly threads: string
   /** The client's address as the server's processlist shows it. Empty when the server did not tell. */
   readonly peer: string
 }
@@ -48,6 +50,9 @@ export interface Learned {
   readonly autocommit: boolean
 }
 
+const THREADS = 'information_schema.PROCESSLIST'
+const MYSQL_THREADS = 'performance_schema.processlist'
+
 // Own threads can be seen without any privilege on both servers. The count is only made where an account has a limit.
 // In a text, MariaDB writes ON where MySQL writes 1; as a number both are 1.
 const COLUMNS = {
@@ -66,9 +71,8 @@ const COLUMNS = {
   collation: '@@session.collation_connection',
   database: 'DATABASE()',
   connectionId: 'CONNECTION_ID()',
-  peer: '(SELECT HOST FROM information_schema.PROCESSLIST WHERE ID = CONNECTION_ID())',
-  accountHeld:
-    "IF(@@session.max_user_connections > 0, (SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = SUBSTRING_INDEX(USER(), '@', 1)), 0)",
+  peer: `(SELECT HOST FROM ${THREADS} WHERE ID = CONNECTION_ID())`,
+  accountHeld: `IF(@@session.max_user_connections > 0, (SELECT COUNT(*) FROM ${THREADS} WHERE USER = SUBSTRING_INDEX(USER(), '@', 1)), 0)`,
 } as const
 
 type Column = keyof typeof COLUMNS | 'maxStatementTime' | 'role'
@@ -80,10 +84,21 @@ function question(columns: readonly (readonly [string, string])[]): string {
   return `SELECT CONCAT_WS('\\n', ${columns.map(([, sql]) => `IFNULL(${sql}, '')`).join(', ')}) AS learned`
 }
 
-function columnsFor(server: Server): (readonly [string, string])[] {
+function columnsFor(server: Server, threads: string): (readonly [string, string])[] {
   const statementTime =
     server.flavour === 'mariadb' ? '@@session.max_statement_time * 1000' : '@@session.max_execution_time'
-  return [...Object.entries(COLUMNS), ['maxStatementTime', statementTime], ['role', roleOf(server)]]
+  const columns = Object.entries(COLUMNS).map(([name, sql]) => [name, sql.replace(THREADS, threads)] as const)
+  return [...columns, ['maxStatementTime', statementTime], ['role', roleOf(server)]]
+}
+
+/**
+ * While any thread runs a text with a character beyond utf8mb3, an emoji say, MySQL cannot read its information_schema's table
+ * (3854; measured on 9.7). From 8.0.22 on it has another, empty where the performance schema is off.
+ */
+function threadsOf({ flavour, version }: Server): string {
+  const [major = 0, minor = 0, patch = 0] = version.split(/[.-]/).map(Number)
+  const isThere = flavour === 'mysql' && major * 10_000 + minor * 100 + patch >= 80_022
+  return isThere ? MYSQL_THREADS : THREADS
 }
 
 /** Where a session works now. */
@@ -114,21 +129,30 @@ export function toldBy({ limits, accountHeld }: Learned): Told {
 
 /** Asks the session what holds for it, and tells it. A server, or a proxy, that does not answer such questions tells nothing. */
 export async function learn(session: Session): Promise<Learned> {
-  const columns = columnsFor(session.server)
+  let threads = threadsOf(session.server)
+  let answers = await ask(session, threads)
+  if (answers.peer === '' && threads !== THREADS) {
+    const others = await ask(session, THREADS)
+    if (others.peer !== '') [threads, answers] = [THREADS, others]
+  }
+  session.traits = {
+    maxAllowedPacket: positive(answers.maxAllowedPacket),
+    rollbackOnTimeout: answers.rollbackOnTimeout === '1',
+  }
+  return read(session, answers, threads)
+}
+
+async function ask(session: Session, threads: string): Promise<Answers> {
+  const columns = columnsFor(session.server, threads)
   const answer = await session.query({ sql: question(columns) }).catch((error: unknown) => {
     if (!session.alive || (error as { session?: unknown }).session !== 'usable') throw error
     return undefined
   })
   const texts = answer === undefined ? [] : textsOf(answer)
-  const answers = Object.fromEntries(columns.map(([name], index) => [name, texts[index] ?? ''])) as Answers
-  session.traits = {
-    maxAllowedPacket: positive(answers.maxAllowedPacket),
-    rollbackOnTimeout: answers.rollbackOnTimeout === '1',
-  }
-  return read(session, answers)
+  return Object.fromEntries(columns.map(([name], index) => [name, texts[index] ?? ''])) as Answers
 }
 
-function read(session: Session, answers: Answers): Learned {
+function read(session: Session, answers: Answers, threads: string): Learned {
   return {
     limits: {
       server: session.server,
@@ -141,7 +165,7 @@ function read(session: Session, answers: Answers): Learned {
       maxPreparedStmtCount: positive(answers.maxPreparedStmtCount),
       maxStatementTimeMs: positive(answers.maxStatementTime),
     },
-    identity: { connectionId: answers.connectionId || String(session.threadId), peer: answers.peer },
+    identity: { connectionId: answers.connectionId || String(session.threadId), threads, peer: answers.peer },
     accountHeld: Number(answers.accountHeld) || 0,
     restore: restoring(answers),
     home: { database: answers.database, role: answers.role },

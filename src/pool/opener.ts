@@ -6,19 +6,24 @@ import { HoldfastError } from '../errors.js'
 import { Fault, toFault } from '../faults/fault.js'
 import { learn, whereIs, type Home, type Learned } from './limits.js'
 import type { SessionInit } from './options.js'
+import { askForSharing, isReadOnlyNow, makeReadOnlyAgain, type Sharing } from './read-only.js'
 
 /** A session ready to be lent, with what it learned. */
 export interface Opened {
   readonly session: Session
   readonly permit: Permit
   readonly learned: Learned
+  readonly sharing: Sharing
 }
 
 export interface OpenerOptions {
   readonly connectTimeoutMs: number
   readonly sessionInit?: SessionInit
+  readonly lanes: 'reads' | 'off'
 }
 
+const NOT_WANTED: Sharing = { noLane: "lanes: 'off'" }
+const AUTOCOMMIT_OFF: Sharing = { noLane: 'autocommit is off' }
 // Longer than this for a permit, and the waiter should know that others hold the account's sessions.
 const RESERVE_WITHIN_MS = 1_000
 
@@ -77,14 +82,14 @@ export class Opener {
           // The questions below hang with the server: dropping the session makes them fail.
           if (inTime.aborted) session.destroy()
           else inTime.addEventListener('abort', () => session?.destroy(), { once: true })
-          const learned = await learn(session)
+          const sharing = this.#options.lanes === 'off' ? NOT_WANTED : askForSharing(session, this.#clock)
+          const [shared, before] = await Promise.all([sharing, learn(session)])
+          if (shared.isReadOnly) await makeReadOnlyAgain(session)
           await initialize(session, this.#options.sessionInit)
           // Once more, for what sessionInit may have changed, but only where it matters.
-          return {
-            session,
-            permit,
-            learned: this.#options.sessionInit === undefined ? learned : await this.#again(session, learned),
-          }
+          const opened = { session, permit, learned: before, sharing: shared }
+          const now = this.#options.sessionInit === undefined ? opened : await again(opened)
+          return now.learned.autocommit ? now : { ...now, sharing: AUTOCOMMIT_OFF }
         },
         () => {
           const late = new HoldfastError(
@@ -99,12 +104,14 @@ export class Opener {
       throw toFault(error)
     }
   }
+}
 
-  /** sessionInit may raise wait_timeout, which the pool must know; what a reset restores is the state before it. */
-  async #again(session: Session, before: Learned): Promise<Learned> {
-    const { limits, autocommit } = await learn(session)
-    return { ...before, limits, autocommit }
-  }
+/** sessionInit may raise wait_timeout, which the pool must know; what a reset restores is the state before it. */
+async function again(opened: Opened): Promise<Opened> {
+  const { session, learned, sharing } = opened
+  const reading = sharing.noLane === undefined ? isReadOnlyNow(session) : false
+  const [isReadOnly, { limits, autocommit }] = await Promise.all([reading, learn(session)])
+  return { ...opened, learned: { ...learned, limits, autocommit }, sharing: { ...sharing, isReadOnly } }
 }
 
 async function initialize(session: Session, sessionInit: SessionInit | undefined): Promise<void> {

@@ -39,6 +39,14 @@ export class Slot {
   leasedAt = 0
   /** Its check takes so long that its waiter is served elsewhere. */
   stalled: boolean = false
+  /** Its transactions are READ ONLY for good, by the wish of the user or the server. */
+  isForReading = false
+  /** We have set it READ ONLY, for a lane. */
+  readOnly: boolean = false
+  /** Why reads cannot share it. */
+  noLane: string | undefined = undefined
+  /** The quickest answer so far: how long a statement is under way of which the server's own time is nothing. */
+  roundTripMs: number = Infinity
   /** Set while leased: it is closed, for this reason, when it comes home. */
   retire: RetireReason | undefined = undefined
 

@@ -12,13 +12,14 @@ interface Home {
 export class Standing implements Waiter {
   before: Waiter | undefined = undefined
   behind: Waiter | undefined = undefined
-  line: Line | undefined = undefined
+  line: Line<Waiter> | undefined = undefined
   settled = false
   readonly deadline: number
   readonly since: number
   readonly timeoutMs: number
   readonly signal: AbortSignal | undefined
   readonly isErrand: boolean
+  readonly forLane: boolean
   readonly #home: Home
   readonly #resolve: (slot: Slot) => void
   readonly #reject: (error: unknown) => void
@@ -30,7 +31,7 @@ export class Standing implements Waiter {
     now: number,
     timeoutMs: number,
     signal: AbortSignal | undefined,
-    isErrand: boolean,
+    what?: 'errand' | 'lane',
   ) {
     this.#home = home
     this.#resolve = resolve
@@ -39,7 +40,8 @@ export class Standing implements Waiter {
     this.deadline = now + timeoutMs
     this.timeoutMs = timeoutMs
     this.signal = signal
-    this.isErrand = isErrand
+    this.isErrand = what === 'errand'
+    this.forLane = what === 'lane'
   }
 
   serve(slot: Slot): void {

@@ -7,6 +7,8 @@ export interface Waiter {
   readonly signal: AbortSignal | undefined
   /** The pool's own: to end a statement on the server. */
   readonly isErrand: boolean
+  /** It wants a session to make a lane of. */
+  readonly forLane: boolean
   serve(slot: Slot): void
   fail(error: unknown): void
   /** @internal the line's own links */
@@ -14,16 +16,23 @@ export interface Waiter {
   /** @internal */
   behind: Waiter | undefined
   /** @internal */
-  line: Line | undefined
+  line: Line<Waiter> | undefined
+}
+
+/** What can stand in a line; in one at a time. The links are the line's own. */
+interface Linked<One extends Linked<One>> {
+  before: One | undefined
+  behind: One | undefined
+  line: Line<One> | undefined
 }
 
 /** First come, first served; joining, leaving (from anywhere) and looking at the first are O(1). */
-export class Line {
-  #first: Waiter | undefined = undefined
-  #last: Waiter | undefined = undefined
+export class Line<One extends Linked<One>> {
+  #first: One | undefined = undefined
+  #last: One | undefined = undefined
   #length = 0
 
-  get first(): Waiter | undefined {
+  get first(): One | undefined {
     return this.#first
   }
 
@@ -31,7 +40,7 @@ export class Line {
     return this.#length
   }
 
-  join(waiter: Waiter): void {
+  join(waiter: One): void {
     waiter.line = this
     waiter.before = this.#last
     waiter.behind = undefined
@@ -42,7 +51,7 @@ export class Line {
   }
 
   /** To the head of the line: for the pool's own errands, on which a slot's release depends. */
-  joinFirst(waiter: Waiter): void {
+  joinFirst(waiter: One): void {
     waiter.line = this
     waiter.before = undefined
     waiter.behind = this.#first
@@ -53,7 +62,7 @@ export class Line {
   }
 
   /** True when the waiter stood in this line. */
-  leave(waiter: Waiter): boolean {
+  leave(waiter: One): boolean {
     if (waiter.line !== this) return false
     if (waiter.before) waiter.before.behind = waiter.behind
     else this.#first = waiter.behind
@@ -64,8 +73,8 @@ export class Line {
     return true
   }
 
-  leaveAll(which: (waiter: Waiter) => boolean = () => true): Waiter[] {
-    const all: Waiter[] = []
+  leaveAll(which: (waiter: One) => boolean = () => true): One[] {
+    const all: One[] = []
     for (let waiter = this.#first; waiter;) {
       const { behind } = waiter
       if (which(waiter)) {

@@ -49,6 +49,14 @@ export function queryTimeout(timeoutMs: number, effect: Effect): HoldfastError {
   )
 }
 
+/** For one that may have shared a session: it changes nothing, wherever it was when its time was up. */
+export function readTimeout(timeoutMs: number): HoldfastError {
+  return new HoldfastError(
+    'QUERY_TIMEOUT',
+    `the read took longer than ${Math.round(timeoutMs)} ms; if it still runs, it is being ended on the server`,
+  )
+}
+
 /** For one that waited for its turn on a lease. */
 export function turnTimeout(timeoutMs: number): HoldfastError {
   return new HoldfastError(

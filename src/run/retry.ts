@@ -2,6 +2,7 @@ import type { Result, Statement } from '../driver.js'
 import { HoldfastError } from '../errors.js'
 import { events } from '../events.js'
 import type { Fault } from '../faults/fault.js'
+import type { Lanes } from '../pool/lanes.js'
 import { aborted, type Lender } from '../pool/lender.js'
 import type { Slot } from '../pool/slot.js'
 import { bringsSql } from '../sql/raw.js'
@@ -10,6 +11,7 @@ import { backoffMs, pause } from './backoff.js'
 import { UNBOUNDED, type Bounds } from './bounds.js'
 import { statementError } from './failure.js'
 import type { StatementOptions } from './lease.js'
+import { formForLane, PoolRead, type OnLease } from './read.js'
 import { noticed, runStatement } from './statement.js'
 
 export interface QueryOptions extends StatementOptions {
@@ -23,9 +25,32 @@ export const QUERY_OPTIONS: readonly string[] = ['timeoutMs', 'signal', 'prepare
 
 // Each try is on a session that was looked at, or opened, after the failure: more than a few mean that something else is wrong.
 const MOST_ATTEMPTS = 8
+const NO_OPTIONS: QueryOptions = {}
 
-/** One statement in autocommit, on whichever session is free; run again where that is proven safe. */
-export async function query(lender: Lender, statement: Statement, options: QueryOptions | undefined): Promise<Result> {
+const ON_LEASE: OnLease = {
+  run: (lender, { statement, options, began }) => attempt(lender, undefined, statement, options, 1, began),
+  again: (lender, { statement, options, began }, fault) => again(lender, statement, options, fault, 1, began),
+}
+
+/** One statement in autocommit: a read on a lane, anything else on whichever session is free; run again where that is safe. */
+export function query(
+  lender: Lender,
+  lanes: Lanes,
+  statement: Statement,
+  options: QueryOptions | undefined,
+): Promise<Result> {
+  const form = formForLane(lender, lanes, statement, options)
+  if (typeof form === 'string') {
+    lanes.count.leased(form)
+    return queryOnLease(lender, statement, options)
+  }
+  return new Promise((resolve, reject) => {
+    const read = new PoolRead(lender, ON_LEASE, statement, form, options ?? NO_OPTIONS, resolve, reject)
+    lanes.run(read, read.began)
+  })
+}
+
+async function queryOnLease(lender: Lender, statement: Statement, options: QueryOptions | undefined): Promise<Result> {
   const slot = options === undefined ? lender.take() : undefined
   if (slot !== undefined && lender.options.queryTimeoutMs === Infinity) {
     try {

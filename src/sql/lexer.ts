@@ -50,12 +50,28 @@ export function endOfWord(sql: string, from: number): number {
   let at = from
   for (; at < sql.length; at++) {
     const code = sql.charCodeAt(at)
-    if (kindOf(code) !== Kind.word) break
-    // 0xa0 is a space in latin1; the Kelvin sign is the one character whose lower case is an ASCII letter
-    if (code >= 0x80 && (code <= 0xa0 || code === 0x212a)) return ODD
+    if (code < 0x80) {
+      if (KINDS[code] !== Kind.word) break
+    } else if (code <= 0xa0 || code === 0x212a) {
+      return ODD // 0xa0 is a space in latin1; the Kelvin sign is the one character whose lower case is an ASCII letter
+    }
   }
-  return isDigit(sql.charCodeAt(from)) && !isNumber(sql.slice(from, at)) ? ODD : at
+  return isDigit(sql.charCodeAt(from)) ? endOfNumber(sql, from, at) : at
 }
+
+/** The server ends a number where it can be one no longer: `1e5into` is `1e5 INTO`. Here that is no number, and odd. */
+function endOfNumber(sql: string, from: number, end: number): number {
+  if (end - from === 1) return end
+  const word = sql.slice(from, end)
+  if (!NUMBER.test(word)) return ODD
+  if (!/[-+]/.test(sql[end] ?? '') || !/^\d+e$/i.test(word)) return end
+  let at = end + 1 // 1e-5
+  while (isDigit(sql.charCodeAt(at))) at++
+  if (at === end + 1) return end
+  return at < sql.length && kindOf(sql.charCodeAt(at)) === Kind.word ? ODD : at
+}
+
+const NUMBER = /^(\d+(e\d*)?|0x[\da-f]+|0b[01]+)$/i
 
 /** A quote that is doubled stands for itself; so does one after a backslash that `escapes`. */
 export function endOfQuoted(sql: string, from: number, escapes: boolean): number {
@@ -85,11 +101,6 @@ export function endOfComment(sql: string, from: number): number {
 
 export function isDigit(code: number): boolean {
   return code >= 0x30 && code <= 0x39
-}
-
-/** The server ends a number where it can be one no longer: `1e5into` is `1e5 INTO`. Here that is no number, and odd. */
-function isNumber(word: string): boolean {
-  return /^(\d+(e\d*)?|0x[\da-f]+|0b[01]+)$/i.test(word)
 }
 
 function isEscaped(sql: string, from: number, quoteAt: number): boolean {

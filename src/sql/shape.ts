@@ -14,7 +14,16 @@ export interface Shape {
   /** Why the next borrower of the session may see a difference; `undefined` when he provably can not. */
   readonly leavesState: string | undefined
   readonly transaction: TransactionEffect
+  /**
+   * Why it needs a session of its own; `undefined` when it may run on a lane: a non-locking read that neither waits, nor
+   * changes the session, nor asks about it, and whose answer is the same in a session that is READ ONLY.
+   */
+  readonly lane: string | undefined
+  /** A hash of the text without its literals; 0 when it could not be read. Statements of one form mostly cost the same. */
+  readonly form: number
 }
+
+export { formOf } from './form.js'
 
 /** Never throws, and takes time linear in the text. To say the flavour spares some doubt: see {@link isBuiltIn}. */
 export function shapeOf(sql: string, flavour?: Flavour): Shape {
@@ -57,7 +66,7 @@ class Recent {
 
 const CACHES = { mariadb: new Recent(), mysql: new Recent(), either: new Recent() }
 
-const LONG: Shape = { verb: '', leavesState: 'long text', transaction: 'unknown' }
+const LONG = unread('long text')
 
 /** A long text is asked about several times while it is run, and hardly ever again. */
 const lately = {
@@ -74,7 +83,11 @@ const lately = {
   },
 }
 
-const UNREADABLE: Shape = { verb: '', leavesState: 'unreadable text', transaction: 'unknown' }
+const UNREADABLE = unread('unreadable text')
+
+function unread(why: string): Shape {
+  return { verb: '', leavesState: why, transaction: 'unknown', lane: why, form: 0 }
+}
 
 /** A text that can be read in several ways, depending on the session's sql_mode, gets the worst of what they say. */
 function examine(sql: string, flavour: Flavour | undefined): Shape {
@@ -87,7 +100,8 @@ function examine(sql: string, flavour: Flavour | undefined): Shape {
 function worse(one: Shape | undefined, other: Shape): Shape {
   if (!one) return other
   const transaction = one.transaction === other.transaction ? one.transaction : 'unknown'
-  return { verb: one.verb, leavesState: one.leavesState ?? other.leavesState, transaction }
+  const leavesState = one.leavesState ?? other.leavesState
+  return { verb: one.verb, leavesState, transaction, lane: leavesState ?? one.lane ?? other.lane, form: one.form }
 }
 
 function readings(sql: string): readonly Escaping[] {
@@ -98,8 +112,16 @@ function readings(sql: string): readonly Escaping[] {
 function examineAs(sql: string, escaping: Escaping, flavour: Flavour | undefined): Shape | undefined {
   const found = scan(sql, escaping, flavour)
   if (!found) return undefined
-  if (found.opaque) return { verb: found.verb, leavesState: found.trace, transaction: 'unknown' }
-  const rule = ruleOf(found.verb)
-  const { leaves, transaction } = typeof rule === 'function' ? rule(found.words) : rule
-  return { verb: found.verb, leavesState: leaves ?? found.trace, transaction }
+  const { verb, trace, form } = found
+  if (found.opaque) return { verb, leavesState: trace, transaction: 'unknown', lane: found.lane, form }
+  const rule = ruleOf(verb)
+  const verdict = typeof rule === 'function' ? rule(found.words) : rule
+  const leavesState = verdict.leaves ?? trace
+  return {
+    verb,
+    leavesState,
+    transaction: verdict.transaction,
+    lane: leavesState ?? verdict.lane ?? found.lane,
+    form,
+  }
 }

@@ -9,6 +9,8 @@ interface Verdict {
   /** Why the session may be different afterwards. */
   readonly leaves: string | undefined
   readonly transaction: TransactionEffect
+  /** Why no lane may run it, although it leaves nothing behind. */
+  readonly lane: string | undefined
 }
 
 /** `words` are the statement's further words in lower case; a quoted name or a double-quoted string is `"`. */
@@ -16,11 +18,12 @@ type Rule = Verdict | ((words: readonly string[]) => Verdict)
 
 /** What a statement's verb says about it. */
 export function ruleOf(verb: string): Rule {
-  return RULES.get(verb) ?? { leaves: 'unknown statement', transaction: 'unknown' }
+  return RULES.get(verb) ?? leaves('unknown statement', 'unknown')
 }
 
-const clean: Verdict = { leaves: undefined, transaction: 'none' }
-const commits: Verdict = { leaves: undefined, transaction: 'commits' }
+const clean: Verdict = leaves(undefined, 'none')
+const commits: Verdict = leaves(undefined, 'commits')
+const read: Verdict = { ...clean, lane: undefined }
 
 /**
  * What LAST_INSERT_ID(), FOUND_ROWS(), ROW_COUNT() and SHOW WARNINGS answer is not counted as left behind: every INSERT
@@ -28,7 +31,10 @@ const commits: Verdict = { leaves: undefined, transaction: 'commits' }
  * LAST_INSERT_ID(expr), SQL_CALC_FOUND_ROWS and NEXTVAL are clean.
  */
 const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
-  ...each('select insert update delete replace table values do show explain describe desc checksum help kill', clean),
+  ...each('select table values help', read),
+  ['show', showRule],
+  ...each('explain describe desc', explainRule),
+  ...each('insert update delete replace do checksum kill', clean),
   ...each('rename truncate optimize repair check grant revoke', commits),
   // MariaDB's ANALYZE runs the statement that follows; ANALYZE TABLE commits
   ['analyze', ([what]) => (is(what, 'select update delete insert replace with format') ? clean : commits)],
@@ -56,6 +62,26 @@ const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
   ...each('prepare execute deallocate', leaves('prepared statement', 'unknown')),
   ['call', leaves('CALL', 'unknown')],
 ])
+
+function showRule(words: readonly string[]): Verdict {
+  const [what, then] = words.slice(words.findIndex((word) => !is(word, 'full extended')))
+  if (what === 'global') return is(then, 'variables status') ? read : notShared('SHOW')
+  if (is(what, 'session local variables status')) return notShared('system variable')
+  if (is(what, 'warnings errors count')) return notShared('SHOW WARNINGS')
+  if (what === 'processlist') return notShared('table about sessions')
+  return is(what, SHOWN) ? read : notShared('SHOW')
+}
+
+const SHOWN =
+  'databases schemas tables columns fields index indexes keys create table triggers events function collation ' +
+  'character charset engines storage plugins privileges grants open'
+
+/** EXPLAIN ANALYZE runs the statement, and EXPLAIN of a change takes its locks. */
+function explainRule(words: readonly string[]): Verdict {
+  const from = words[0] === 'format' ? 2 : is(words[0], 'extended partitions') ? 1 : 0
+  const isOfRead = !is(words[from], 'insert replace for') && !words.some((word) => is(word, 'update delete analyze'))
+  return isOfRead ? read : notShared('EXPLAIN')
+}
 
 function createRule([what, , then]: readonly string[]): Verdict {
   const object = what === 'or' ? then : what // CREATE OR REPLACE
@@ -92,7 +118,11 @@ function byHand(transaction: TransactionEffect): Verdict {
 }
 
 function leaves(reason: string | undefined, transaction: TransactionEffect): Verdict {
-  return { leaves: reason, transaction }
+  return { leaves: reason, transaction, lane: reason ?? 'not a read' }
+}
+
+function notShared(lane: string): Verdict {
+  return { ...clean, lane }
 }
 
 function is(word: string | undefined, list: string): boolean {

@@ -1,6 +1,6 @@
 import type { Permit } from '../budget.js'
 import type { Clock } from '../clock.js'
-import type { Driver, Result, RowStream, Session, Statement } from '../driver.js'
+import type { Answer, Driver, Result, RowStream, Session, Statement } from '../driver.js'
 import { Fault, type FaultKind } from '../faults/fault.js'
 
 /** What a step of a fake session does. `never` hangs until the session is destroyed. */
@@ -16,6 +16,10 @@ export class FakeDriver implements Driver {
   readonly sessions: FakeSession[] = []
   /** Asked at each step. */
   fates: (step: Step, session: FakeSession | undefined) => Fate = () => 'ok'
+  /** Whether its sessions pipeline. */
+  pipelines = false
+  /** Whether a READ ONLY session refuses what begins with `SELECT write`. */
+  honours = true
   /** What a failed connect is. */
   refusal: FaultKind = 'unreachable'
   dials = 0
@@ -63,7 +67,10 @@ export class FakeDriver implements Driver {
 export class FakeSession implements Session {
   readonly threadId: number
   readonly server = { flavour: 'mariadb', version: 'fake' } as const
-  readonly pipelines = false
+  readonly pipelines: boolean
+  readOnly = false
+  /** Statements under way, each behind the one before. */
+  depth = 0
   readonly ended: Promise<Error | undefined>
   alive = true
   held = true
@@ -72,11 +79,13 @@ export class FakeSession implements Session {
   readonly statements: string[] = []
   readonly #driver: FakeDriver
   readonly #gone = new AbortController()
+  #last: Promise<unknown> = Promise.resolve()
   #end!: (reason: Error | undefined) => void
 
   constructor(driver: FakeDriver, threadId: number) {
     this.#driver = driver
     this.threadId = threadId
+    this.pipelines = driver.pipelines
     this.ended = new Promise((resolve) => (this.#end = resolve))
   }
 
@@ -87,6 +96,30 @@ export class FakeSession implements Session {
     this.statements.push(statement.sql)
     await this.#run('query')
     return { rows: [{ threadId: this.threadId }], fields: [], affectedRows: 0, insertId: 0, warnings: 0 }
+  }
+
+  pipe(statement: Statement, answer: Answer): void {
+    this.depth++
+    const answered = this.#last.then(() => this.#answer(statement))
+    this.#last = answered.catch(() => undefined)
+    const done = (): void => void this.depth--
+    answered.then(
+      (result) => (done(), answer.resolve(result)),
+      (fault: unknown) => (done(), answer.reject(fault)),
+    )
+  }
+
+  async #answer({ sql }: Statement): Promise<Result> {
+    if (!this.alive) throw new Fault('lost', 'lost', 'unknown', new Error('the connection had ended'))
+    if (sql.startsWith('SET SESSION TRANSACTION')) this.readOnly = sql.endsWith('ONLY')
+    else if (this.readOnly && this.#driver.honours && /^(DROP|SELECT write)/.test(sql))
+      throw new Fault('read-only', 'usable', 'none', Object.assign(new Error('READ ONLY'), { errno: 1792 }))
+    else if (!/^(DROP|SELECT @@)/.test(sql)) {
+      this.statements.push(sql)
+      await this.#step('query')
+    }
+    const row = sql.startsWith('SELECT @@') ? { only: Number(this.readOnly) } : { threadId: this.threadId, sql }
+    return { rows: [row], fields: [], affectedRows: 0, insertId: 0, warnings: 0 }
   }
 
   stream(): RowStream {
@@ -129,12 +162,17 @@ export class FakeSession implements Session {
     if (!this.alive) throw new Fault('lost', 'lost', 'none', new Error('the connection had ended'))
     if (++this.users > 1) throw new Error('two owners use one session')
     try {
-      await this.#driver.step(this.#driver.fates(step, this), this.#gone.signal, () => {
-        this.die()
-        return new Fault('lost', 'lost', 'unknown', new Error(`${step} failed`))
-      })
+      await this.#last
+      await this.#step(step)
     } finally {
       this.users--
     }
+  }
+
+  #step(step: Step): Promise<void> {
+    return this.#driver.step(this.#driver.fates(step, this), this.#gone.signal, () => {
+      this.die()
+      return new Fault('lost', 'lost', 'unknown', new Error(`${step} failed`))
+    })
   }
 }

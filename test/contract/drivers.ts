@@ -1,10 +1,14 @@
 import type { Permit } from '../../src/budget.js'
-import type { Driver, Session } from '../../src/driver.js'
-import { findDriver } from '../../src/drivers/load.js'
+import { systemClock } from '../../src/clock.js'
+import type { Session } from '../../src/driver.js'
 import type { ConnectConfig } from '../../src/drivers/config.js'
+import type { DriverName, InstalledDriver } from '../../src/drivers/installed.js'
+import { findDriver } from '../../src/drivers/load.js'
+import { mariadbDriver } from '../../src/drivers/mariadb.js'
+import { mysql2Driver } from '../../src/drivers/mysql2.js'
 import { availableServers, type ServerKind, type TestServer } from '../../src/testing/server.js'
 
-export type DriverName = 'mysql2' | 'mariadb'
+export type { DriverName }
 
 export const DRIVERS: readonly DriverName[] = ['mysql2', 'mariadb']
 
@@ -19,8 +23,8 @@ const driverOptions: Record<DriverName, Record<string, unknown>> = {
   mariadb: { allowPublicKeyRetrieval: true },
 }
 
-function driverFor(name: DriverName, config: ConnectConfig): Driver {
-  return findDriver(name)({ ...config, driverOptions: { ...driverOptions[name], ...config.driverOptions } })
+function withOptions(name: DriverName, config: ConnectConfig): ConnectConfig {
+  return { ...config, driverOptions: { ...driverOptions[name], ...config.driverOptions } }
 }
 
 function permit(): Permit {
@@ -32,7 +36,13 @@ export function connect(
   config: ConnectConfig,
   signal: AbortSignal = new AbortController().signal,
 ): Promise<Session> {
-  return driverFor(name, config).connect(permit(), signal)
+  return findDriver(name)(withOptions(name, config)).connect(permit(), signal)
+}
+
+/** With a release of the driver, or with something like it. */
+export function connectWith(name: DriverName, config: ConnectConfig, installed: InstalledDriver): Promise<Session> {
+  const makeDriver = name === 'mysql2' ? mysql2Driver : mariadbDriver
+  return makeDriver(withOptions(name, config), systemClock, installed).connect(permit(), new AbortController().signal)
 }
 
 /** Collects what must never happen while it listens. */

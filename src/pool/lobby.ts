@@ -1,0 +1,117 @@
+import { AbortGroups } from '../abort.js'
+import type { HoldfastError } from '../errors.js'
+import { Deadlines } from './deadlines.js'
+import type { Form } from './form.js'
+import { aborted, type Lender } from './lender.js'
+import type { Read } from './read.js'
+import { Line } from './waiter.js'
+
+/** Reads that wait, and when they have waited for too long: for a session, or for the answer. */
+export class Lobby {
+  /** For room on a lane. */
+  readonly quick: Line<Read> = new Line<Read>()
+  /** Slow ones, that leave the last session to the quick. */
+  readonly slow: Line<Read> = new Line<Read>()
+  /** Forms of which several wait for the first to be tried. */
+  readonly #trials = new Set<Form>()
+  readonly #lender: Lender
+  readonly #deadlines: Deadlines<Read>
+  readonly #aborts: AbortGroups<Read>
+
+  constructor(lender: Lender) {
+    this.#lender = lender
+    this.#deadlines = new Deadlines(lender.clock, (due) => {
+      for (const read of due) this.late(read)
+    })
+    this.#aborts = new AbortGroups((reads) => {
+      for (const read of reads) this.giveUp(read, aborted(read.signal as AbortSignal))
+    })
+  }
+
+  get length(): number {
+    let length = this.quick.length + this.slow.length
+    for (const form of this.#trials) length += form.waiting.length
+    return length
+  }
+
+  /** A read came in, or is to be run again: from now on it may wait for a session for as long as for any. */
+  enter(read: Read, now: number): void {
+    read.sendBy = now + this.#lender.options.acquireTimeoutMs
+    if (read.signal && read.losses === 0) this.#aborts.add(read.signal, read)
+  }
+
+  waits(read: Read, line: Line<Read>, now: number): void {
+    line.join(read)
+    this.#expect(read, now)
+  }
+
+  waitsFirst(read: Read, line: Line<Read>, now: number): void {
+    line.joinFirst(read)
+    this.#expect(read, now)
+  }
+
+  waitsForTrial(read: Read, now: number): void {
+    this.#trials.add(read.form)
+    this.waits(read, read.form.waiting, now)
+  }
+
+  afterTrial(form: Form): Read[] {
+    return this.#trials.delete(form) ? form.waiting.leaveAll() : []
+  }
+
+  leaveAll(): Read[] {
+    const lines = [this.quick, this.slow, ...[...this.#trials].map((form) => form.waiting)]
+    this.#trials.clear()
+    return lines.flatMap((line) => line.leaveAll())
+  }
+
+  /** It was sent: only its own deadline counts now. */
+  sent(read: Read, now: number): void {
+    this.stand(read)
+    if (read.dueAt === Infinity) return
+    read.deadline = read.dueAt
+    this.#deadlines.add(read, now)
+  }
+
+  /** Its time is kept elsewhere. */
+  stand(read: Read): void {
+    if (read.deadline === Infinity) return
+    this.#deadlines.remove(read)
+    read.deadline = Infinity
+  }
+
+  /** Nothing of it remains but what is under way: that is dropped on arrival. */
+  settle(read: Read): Read {
+    read.isSettled = true
+    this.stand(read)
+    read.line?.leave(read)
+    if (read.signal) this.#aborts.remove(read.signal, read)
+    return read
+  }
+
+  giveUp(read: Read, error: HoldfastError): void {
+    if (read.isSettled) return
+    read.isGivenUp = true
+    this.settle(read).refused(error)
+  }
+
+  /** `isCounted`: it stood in the lender's line. */
+  late(read: Read, isCounted = false): void {
+    if (read.isSettled) return
+    read.deadline = Infinity
+    if (read.flights > 0) {
+      read.isGivenUp = true
+      return this.settle(read).late()
+    }
+    if (!isCounted) this.#lender.count('timedOut')
+    const timeoutMs = Math.min(this.#lender.options.acquireTimeoutMs, read.timeoutMs)
+    this.settle(read).refused(this.#lender.acquireTimeout(timeoutMs))
+  }
+
+  /** One that is under way as well may wait for as long as it likes. */
+  #expect(read: Read, now: number): void {
+    this.stand(read)
+    read.deadline = read.flights > 0 ? read.dueAt : Math.min(read.sendBy, read.dueAt)
+    this.#deadlines.add(read, now)
+  }
+}
