@@ -1,4 +1,5 @@
 import { performance } from 'node:perf_hooks'
+import { setImmediate as turn } from 'node:timers/promises'
 
 /** What one round measured: numbers by column. NaN where there is nothing to measure. */
 export type Sample = Readonly<Record<string, number>>
@@ -23,35 +24,57 @@ export interface Standing {
 const LEAST_ROUNDS = 3
 const LASTS_MS = 8_000
 
+/** What each contender measured, by its name, round by round. */
+export type Samples = ReadonlyMap<string, readonly Sample[]>
+
+/** A contest whose first row is known before. */
+export async function contest(contenders: readonly Contender[], rounds: number): Promise<Standing[]> {
+  return standings(await takeTurns(contenders, rounds), (contenders[0] as Contender).name)
+}
+
 /**
  * Every contender once per round, each round beginning with another (A B C, B C A, ...), so that a neighbour's noise hits
  * all alike. A first round warms up and does not count.
  */
-export async function contest(contenders: readonly Contender[], rounds: number): Promise<Standing[]> {
-  const end = performance.now() + LASTS_MS
-  const samples = new Map(contenders.map((contender) => [contender, [] as Sample[]]))
+export async function takeTurns(
+  contenders: readonly Contender[],
+  rounds: number,
+  lastsMs: number = LASTS_MS,
+): Promise<Samples> {
+  const end = performance.now() + lastsMs
+  const samples = new Map(contenders.map(({ name }) => [name, [] as Sample[]]))
   for (let round = 0; round <= rounds && (round <= LEAST_ROUNDS || performance.now() < end); round++) {
     for (let turn = 0; turn < contenders.length; turn++) {
       const contender = contenders[(round + turn) % contenders.length] as Contender
       collectGarbage()
       const sample = await contender.round(round === 0)
-      if (round > 0) samples.get(contender)?.push(sample)
+      if (round > 0) samples.get(contender.name)?.push(sample)
     }
   }
-  const first = samples.get(contenders[0] as Contender) as Sample[]
-  return contenders.map((contender) => {
-    const own = samples.get(contender) as Sample[]
+  return samples
+}
+
+/** The rows of a table, `first` at its top: the one to which all are compared. */
+export function standings(samples: Samples, first: string): Standing[] {
+  const names = [first, ...[...samples.keys()].filter((name) => name !== first)]
+  return names.map((name) => {
+    const own = samples.get(name) as readonly Sample[]
     const of = (key: string): number[] => own.map((sample) => sample[key] ?? NaN)
-    const ratios = (key: string): number[] => of(key).map((value, round) => value / (first[round]?.[key] ?? NaN))
     const each = (take: (key: string) => number): Sample =>
       Object.fromEntries(Object.keys(own[0] ?? {}).map((key) => [key, take(key)]))
     return {
-      name: contender.name,
+      name,
       values: each((key) => median(of(key))),
-      ratios: each((key) => median(ratios(key))),
+      ratios: each((key) => ratio(samples, name, first, key)),
       least: each((key) => Math.min(...of(key))),
     }
   })
+}
+
+/** The median of the rounds' ratios. */
+export function ratio(samples: Samples, name: string, to: string, key: string): number {
+  const first = samples.get(to) ?? []
+  return median((samples.get(name) ?? []).map((sample, round) => (sample[key] ?? NaN) / (first[round]?.[key] ?? NaN)))
 }
 
 export function median(numbers: readonly number[]): number {
@@ -93,6 +116,13 @@ export async function measureEach(count: number, work: () => Promise<unknown>): 
 
 export function collectGarbage(): void {
   globalThis.gc?.()
+}
+
+export async function heapUsed(): Promise<number> {
+  collectGarbage()
+  await turn()
+  collectGarbage() // what the first has finalized
+  return process.memoryUsage().heapUsed
 }
 
 /**

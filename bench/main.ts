@@ -7,12 +7,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { installedDriver } from '../src/drivers/installed.js'
 import { startProcess } from '../src/testing/process.js'
-import { startServer, type TestServer } from '../src/testing/server.js'
+import { availableServers, startServer, type Account, type TestServer } from '../src/testing/server.js'
 import { ITEMS, type DriverName, type Setting } from './pools.js'
 import { SECTIONS } from './sections.js'
 import { render, WIDTH, wrap, type Table } from './table.js'
 
 const DRIVERS: readonly DriverName[] = ['mysql2', 'mariadb']
+const FLAGS = ['--max-connections=500']
 const PATIENCE_MS = 300_000
 const ENDS_WITHIN_MS = 10_000
 
@@ -36,19 +37,29 @@ try {
 async function bench({ json, quick, names, drivers, profile }: Options): Promise<void> {
   const started = performance.now()
   const colours = stdout.isTTY && !process.env['NO_COLOR']
-  await using server = await startServer('mariadb-10.11', { flags: ['--max-connections=500'] })
+  await using server = await startServer('mariadb-10.11', { flags: FLAGS })
   const account = await server.createAccount()
   await fill(server, account.database)
   const machine = describe(server)
   if (!json) console.log(heading(machine, quick))
 
-  const results: { section: string; driver: DriverName; tookMs: number; tables: Table[] }[] = []
-  for (const name of names) {
+  const results: { section: string; server: string; driver: DriverName; tookMs: number; tables: Table[] }[] = []
+  const run = async (name: string, at: TestServer, { config }: Account): Promise<void> => {
     for (const driver of SECTIONS.get(name)?.perDriver ? drivers : drivers.slice(0, 1)) {
       const began = performance.now()
-      const tables = await runSection(name, { ...account.config, driver, quick }, profile)
-      results.push({ section: name, driver, tookMs: Math.round(performance.now() - began), tables })
+      const tables = await runSection(name, { ...config, driver, drivers, server: nameOf(at), quick }, profile)
+      const tookMs = Math.round(performance.now() - began)
+      results.push({ section: name, server: nameOf(at), driver, tookMs, tables })
       if (!json) for (const table of tables) console.log(`\n${render(table, colours)}`)
+    }
+  }
+  for (const name of names) {
+    await run(name, server, account)
+    for (const kind of quick ? [] : (SECTIONS.get(name)?.alsoOn ?? [])) {
+      if (availableServers().includes(kind)) {
+        await using other = await startServer(kind, { flags: FLAGS })
+        await run(name, other, await other.createAccount())
+      } else if (!json) console.log(`\n${name}: not run on ${kind}, which is not here: node scripts/setup.mjs`)
     }
   }
   const tookS = Math.round((performance.now() - started) / 1000)
@@ -93,7 +104,11 @@ async function runSection(name: string, setting: Setting, profile: string | unde
   const profiling =
     profile === undefined
       ? []
-      : ['--cpu-prof', `--cpu-prof-dir=${profile}`, `--cpu-prof-name=${name}-${setting.driver}.cpuprofile`]
+      : [
+          '--cpu-prof',
+          `--cpu-prof-dir=${profile}`,
+          `--cpu-prof-name=${name}-${setting.server.replace(' ', '-')}-${setting.driver}.cpuprofile`,
+        ]
   await using child = startProcess(new URL('child.js', import.meta.url), {
     args: [name, JSON.stringify(setting)],
     node: [execPath, '--expose-gc', ...profiling],
@@ -134,10 +149,14 @@ function describe(server: TestServer): Machine {
     memoryGb: Math.round(totalmem() / 2 ** 30),
     load: Math.round((loadavg()[0] ?? 0) * 100) / 100,
     node: process.version,
-    server: `MariaDB ${server.version}`,
+    server: nameOf(server),
     mysql2: installedDriver('mysql2').version,
     mariadb: installedDriver('mariadb').version,
   }
+}
+
+function nameOf({ flavour, version }: TestServer): string {
+  return `${flavour === 'mariadb' ? 'MariaDB' : 'MySQL'} ${version}`
 }
 
 function heading(machine: Machine, quick: boolean): string {

@@ -15,6 +15,10 @@ export interface Setting {
   readonly password: string
   readonly database: string
   readonly driver: DriverName
+  /** For a section that has them all side by side. */
+  readonly drivers: readonly DriverName[]
+  /** Flavour and version. */
+  readonly server: string
   readonly quick: boolean
 }
 
@@ -28,9 +32,22 @@ export const POINT_READ = 'SELECT id, name, total FROM item WHERE id = ?'
 const MYSQL2_AS_OURS = { supportBigNumbers: true } as const
 const MARIADB_AS_OURS = { checkDuplicate: false, bitOneIsBoolean: false, logParam: false } as const
 
+// Without TLS it cannot log in to MySQL otherwise.
+const MARIADB_ON_MYSQL = { allowPublicKeyRetrieval: true } as const
+
 export function holdfastPool(setting: Setting, options: PoolOptions = {}): Pool {
   const { host, port, user, password, database, driver } = setting
-  return createPool({ host, port, user, password, database, driver, max: MAX, ...options })
+  return createPool({
+    host,
+    port,
+    user,
+    password,
+    database,
+    driver,
+    max: MAX,
+    ...(driver === 'mariadb' && { driverOptions: MARIADB_ON_MYSQL }),
+    ...options,
+  })
 }
 
 export function mysql2Options(setting: Setting, max: number = MAX): mysql2Callback.PoolOptions {
@@ -40,7 +57,7 @@ export function mysql2Options(setting: Setting, max: number = MAX): mysql2Callba
 
 export function mariadbOptions(setting: Setting, max: number = MAX): mariadb.PoolConfig {
   const { host, port, user, password, database } = setting
-  return { host, port, user, password, database, connectionLimit: max, ...MARIADB_AS_OURS }
+  return { host, port, user, password, database, connectionLimit: max, ...MARIADB_AS_OURS, ...MARIADB_ON_MYSQL }
 }
 
 /** A driver's own pool behind the few verbs that the sections time. Each is as direct as the driver allows. */
@@ -116,7 +133,7 @@ export async function bareConnection(setting: Setting): Promise<Pick<OwnPool, 'q
     const connection = await mysql2.createConnection({ ...options, ...MYSQL2_AS_OURS })
     return { query: (sql, values) => connection.query(sql, values), end: () => connection.end() }
   }
-  const connection = await mariadb.createConnection({ ...options, ...MARIADB_AS_OURS })
+  const connection = await mariadb.createConnection({ ...options, ...MARIADB_AS_OURS, ...MARIADB_ON_MYSQL })
   return { query: (sql, values) => connection.query(sql, values), end: () => connection.end() }
 }
 

@@ -12,8 +12,22 @@ export interface Table {
   readonly title: string
   readonly columns: readonly Column[]
   readonly rows: readonly Standing[]
+  readonly targets?: readonly Target[]
   /** What the numbers say, and what was not equal. */
   readonly notes: readonly string[]
+}
+
+/** What was set out to be reached. */
+export interface Target {
+  readonly what: string
+  readonly value: number
+  readonly bound: 'at least' | 'at most'
+  readonly limit: number
+  readonly isKept: boolean
+}
+
+export function target(what: string, value: number, bound: Target['bound'], limit: number): Target {
+  return { what, value, bound, limit, isKept: bound === 'at least' ? value >= limit : value <= limit }
 }
 
 export const WIDTH = 100
@@ -37,7 +51,11 @@ export function render(table: Table, colours: boolean): string {
     const name = row.name.padEnd(nameWidth)
     return `  ${row.name.startsWith('Holdfast') ? bold(name) : name}${cells.join('')}`
   })
-  const notes = table.notes.flatMap((note) =>
+  const targets = (table.targets ?? []).map(
+    ({ what, value, bound, limit, isKept }) =>
+      `${what} ${cell(value, 2)}; ${bound} ${limit} is the target: ${isKept ? 'kept' : 'MISSED'}.`,
+  )
+  const notes = [...targets, ...table.notes].flatMap((note) =>
     wrap(note, WIDTH - 4).map((line, at) => `${at === 0 ? '  * ' : '    '}${line}`),
   )
   return [bold(table.title), dim(`  ${' '.repeat(nameWidth)}${head}`), ...lines, ...notes].join('\n')

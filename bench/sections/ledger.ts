@@ -90,6 +90,7 @@ function waiter(): Waiter {
     deadline: Infinity,
     signal: undefined,
     isErrand: false,
+    forLane: false,
     serve() {},
     fail() {},
     before: undefined,

@@ -1,6 +1,6 @@
 import { performance } from 'node:perf_hooks'
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
-import { collectGarbage, LoopWatch, measure, median, type Standing } from '../contest.js'
+import { heapUsed, LoopWatch, measure, median, type Standing } from '../contest.js'
 import { holdfastPool, mariadb, mariadbOptions, type Setting } from '../pools.js'
 import type { Pool } from '../../src/index.js'
 import type { Table } from '../table.js'
@@ -138,13 +138,6 @@ async function play(maker: SceneMaker, count: number, waitMs: number): Promise<S
   }
   await scene.end?.()
   return { name: scene.name, values, ratios: {}, least: {} }
-}
-
-async function heapUsed(): Promise<number> {
-  collectGarbage()
-  await turn()
-  collectGarbage() // what the first has finalized
-  return process.memoryUsage().heapUsed
 }
 
 function timedOut(pool: Pool, timeoutMs: number): Scene {

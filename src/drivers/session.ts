@@ -104,11 +104,18 @@ export abstract class DriverSession implements Session {
       answer.reject(fault)
       return
     }
-    const done: Done = (...report) => this.#answered(piped, ...report)
-    const piped: Piped = { statement, answer, done, asksBefore: Infinity, asksAfter: undefined }
+    // Drivers keep their callbacks for a while; one that kept its statement would keep all that came after it, too.
+    let own: Piped | undefined
+    const done: Done = (error, rows, fields) => {
+      const piped = own
+      own = undefined
+      if (piped) this.#answered(piped, error, rows, fields)
+    }
+    const piped: Piped = (own = { statement, answer, done, asksBefore: Infinity, asksAfter: undefined })
     if (this.#piped.size === 0) this.wire.pipeline()
     this.#piped.add(piped)
-    this.#inLine(() => this.#send(piped))
+    if (this.#isFree) this.#send(piped)
+    else this.#line.push(() => this.#send(piped))
   }
 
   ping(): Promise<void> {
@@ -167,9 +174,9 @@ export abstract class DriverSession implements Session {
     while (!this.#blocker && this.#line.length > 0) this.#line.shift()?.()
   }
 
-  #inLine(send: () => void): void {
-    if (this.#blocker || this.#line.length > 0) this.#line.push(send)
-    else send()
+  /** Nothing waits for what was sent to be answered before it goes on. */
+  get #isFree(): boolean {
+    return this.#blocker === undefined && this.#line.length === 0
   }
 
   #send(piped: Piped): void {
@@ -269,11 +276,13 @@ export abstract class DriverSession implements Session {
       return
     }
     this.#isHeld = true
-    this.#inLine(() => {
+    const start = (): void => {
       this.#isHeld = false
       this.wire.next()
       this.#start(send)
-    })
+    }
+    if (this.#isFree) start()
+    else this.#line.push(start)
   }
 
   #start(send: () => void): void {

@@ -158,7 +158,12 @@ export class Lane {
     flight.read.flights--
     this.depth--
     this.backlogMs -= flight.expectMs
-    while (this.#head?.isOver) this.#head = this.#head.behind
+    while (this.#head?.isOver) {
+      const { behind } = this.#head
+      // Linked, flights that are long over would keep alive all that came after them.
+      this.#head.behind = undefined
+      this.#head = behind
+    }
     if (this.#head === undefined) {
       this.#tail = undefined
       this.backlogMs = 0

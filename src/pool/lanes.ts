@@ -84,7 +84,7 @@ export class Lanes {
   }
 
   run(read: Read, now: number): void {
-    const waiting = this.#isFlowing ? this.#lobby.length / FLOWING_COUNT : this.#lobby.length
+    const waiting = this.#isFlowing ? this.waiting / FLOWING_COUNT : this.waiting
     const refusal = read.signal?.aborted ? aborted(read.signal) : this.#lender.refusal(waiting)
     if (refusal) return read.refused(refusal)
     this.#lobby.enter(read, now)
