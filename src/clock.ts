@@ -28,16 +28,13 @@ function createSystemClock(): Clock {
   let jumps = 0
   let offset = Date.now() - performance.now()
   return {
-    now() {
-      const monotonic = performance.now()
-      const gained = Date.now() - monotonic - offset
+    now: () => performance.now(),
+    get jumps() {
+      const gained = Date.now() - performance.now() - offset
       if (gained > JUMP_MS || gained < -JUMP_MS) {
         offset += gained
         if (gained > 0) jumps++
       }
-      return monotonic
-    },
-    get jumps() {
       return jumps
     },
     after(ms, task, keepAlive = false) {

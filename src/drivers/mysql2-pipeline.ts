@@ -2,6 +2,8 @@
 interface Inside {
   /** The number of the next packet of a command and its reply. */
   sequenceId: number
+  /** The command whose reply comes now, or next. */
+  _command: unknown
   /** Starts a command, or puts it behind those that are under way. */
   addCommand(command: Command): unknown
 }
@@ -28,6 +30,8 @@ export function pipelineCommands(connection: object, late: () => () => void): vo
       tellWhenStarted(command, late())
       return addCommand(command)
     }
+    // With nothing under way mysql2 does the same by itself.
+    if (!inside._command) return addCommand(command)
     const { sequenceId } = inside
     inside.sequenceId = 0
     let takeReply: unknown

@@ -181,7 +181,8 @@ export abstract class DriverSession implements Session {
 
   #send(piped: Piped): void {
     const { wire } = this
-    wire.gather()
+    // A lone one goes at once; those that follow in the same turn go together.
+    if (this.#piped.size > 1) wire.gather()
     piped.asksBefore = wire.asks
     try {
       if (this.send(piped.statement, piped.done)) piped.asksAfter = wire.asks

@@ -29,7 +29,10 @@ export class Form {
   writes = false
   /** The first of them, while it runs; the others wait for what it teaches. */
   trial: Read | undefined = undefined
+  /** For that, or for a session when it is slow. */
   readonly waiting: Line<Read> = new Line<Read>()
+  /** How many sessions its slow ones have, or stand in line for. */
+  running = 0
 
   constructor(sql: string) {
     this.sql = sql

@@ -1,14 +1,16 @@
 import type { Answer, Result } from '../driver.js'
 import { toFault, type Fault } from '../faults/fault.js'
-import { LANE_WAIT_MS } from './form.js'
+import { LANE_WAIT_MS, type Form } from './form.js'
 import type { Read } from './read.js'
+import type { RoundTrip } from './round-trip.js'
 import type { Slot } from './slot.js'
 
 /** What a lane reports to. */
 interface Host {
   readonly now: () => number
-  answered(flight: Flight, result: Result, tookMs: number, bytes: number): void
-  failed(flight: Flight, fault: Fault, tookMs: number): void
+  readonly roundTrip: RoundTrip
+  answered(flight: Flight, result: Result, tookMs: number, bytes: number, now: number): void
+  failed(flight: Flight, fault: Fault, tookMs: number, now: number): void
 }
 
 /** One read under way on one lane. */
@@ -45,7 +47,7 @@ export class Flight implements Answer {
   }
 }
 
-/** A session that several reads share, sent one behind the other without waiting. It lasts while one is under way. */
+/** A session that several reads share, sent one behind the other without waiting. */
 export class Lane {
   readonly slot: Slot
   /** For one read that nobody may stand behind. */
@@ -54,8 +56,8 @@ export class Lane {
   isOpen: boolean
   /** Somebody waits for its session. */
   isClaimed = false
-  /** It counts among those that are slow. */
-  isSlow = false
+  /** It counts among those that are slow, for this form. */
+  slow: Form | undefined = undefined
   /** Its session is gone, or is no longer ours. */
   isOver = false
   depth = 0
@@ -126,14 +128,18 @@ export class Lane {
     if (flight.isOver) return
     const now = this.#host.now()
     const { slot } = this
-    if (flight.isFirst) slot.roundTripMs = Math.min(slot.roundTripMs, now - flight.sentAt)
+    slot.heardAt = now
+    if (flight.isFirst) {
+      slot.roundTripMs = Math.min(slot.roundTripMs, now - flight.sentAt)
+      this.#host.roundTrip.took(now - flight.sentAt, flight.read.form.isQuick && !flight.hasOverrun)
+    }
     const tookMs = now - this.#beganAt(flight)
     const received = slot.session?.received ?? 0
     const bytes = received - this.#received
     this.#received = received
     this.#turnedAt = now
     this.#leave(flight)
-    this.#host.answered(flight, result, tookMs, bytes)
+    this.#host.answered(flight, result, tookMs, bytes, now)
   }
 
   /** @internal */
@@ -145,11 +151,11 @@ export class Lane {
     if (flight.wasHead) this.#turnedAt = now
     this.#received = this.slot.session?.received ?? 0
     this.#leave(flight)
-    this.#host.failed(flight, fault, tookMs)
+    this.#host.failed(flight, fault, tookMs, now)
   }
 
   #beganAt(flight: Flight): number {
-    return Math.max(flight.sentAt + this.slot.roundTripMs, this.#turnedAt)
+    return Math.max(flight.sentAt + this.#host.roundTrip.ms, this.#turnedAt)
   }
 
   /** Answers come in the order of the statements, but a driver may tell of them in another. */

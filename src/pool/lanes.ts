@@ -12,6 +12,8 @@ import { LaneCount } from './lane-count.js'
 import { Lobby } from './lobby.js'
 import type { Read } from './read.js'
 import { isBounce } from './read-only.js'
+import { RoundTrip } from './round-trip.js'
+import { SlowReads } from './slow.js'
 import type { Slot } from './slot.js'
 
 // With more to do than this on each lane, an idle session is made one more.
@@ -24,17 +26,10 @@ const LOOK_EVERY_MS = 10
 const UNWANTED_MS = 500
 // Not a byte for so long: the server is asked through another session whether it is at work at all.
 const SILENT_AFTER_MS = 1_000
-// While quick reads come, slow ones leave them one session.
-const QUICK_LATELY_MS = 5_000
 // Each loss is of another session: more mean that the read itself ends them.
 const MOST_LOSSES = 8
 // A read that waits for a moment is less than a waiter of the queueLimit.
 const FLOWING_COUNT = 10
-
-interface Sighting {
-  readonly form?: Form
-  at: number
-}
 
 /**
  * Who shares which session. Reads that are expected to be quick stand behind one another on few sessions; one of a form
@@ -47,24 +42,34 @@ export class Lanes {
   readonly #lobby: Lobby
   readonly #forms = new Forms()
   readonly #lanes: Lane[] = []
-  #slowRunning = 0
-  /** The forms of quick reads that came up lately. */
-  #quick: [Sighting, Sighting] = [{ at: -Infinity }, { at: -Infinity }]
+  readonly #lingers: boolean
+  readonly #slow: SlowReads
   /** A session is waited for, in line with everybody. */
   #isAsking = false
   #nextLook: Timer | undefined = undefined
   readonly now: () => number
+  readonly roundTrip: RoundTrip = new RoundTrip()
 
   constructor(lender: Lender) {
     this.#lender = lender
     this.now = () => lender.clock.now()
     this.#lobby = new Lobby(lender)
+    this.#slow = new SlowReads(() => lender.ceiling)
+    // Who wants each session looked at before it is used, gets that.
+    this.#lingers = lender.options.trustMs >= LOOK_EVERY_MS
     lender.share(this)
   }
 
   /** Reads that wait in no line of the lender's. */
   get waiting(): number {
     return this.#lobby.length - (this.#isAsking ? 1 : 0)
+  }
+
+  /** Lanes that nobody uses at the moment. */
+  get idle(): number {
+    let idle = 0
+    for (const lane of this.#lanes) if (lane.depth === 0) idle++
+    return idle
   }
 
   stats(): Stats['lanes'] {
@@ -74,18 +79,14 @@ export class Lanes {
     return { on: reason === undefined, ...(reason !== undefined && { reason }), depth, ...this.count.stats() }
   }
 
-  /** Reads get through, or are about to: a long line is soon a short one. */
-  get #isFlowing(): boolean {
-    return this.#lanes.length > 0 || this.#lender.isFirstDial
-  }
-
   form(hash: number, sql: string): Form {
     return this.#forms.of(hash, sql)
   }
 
   run(read: Read, now: number): void {
-    const waiting = this.#isFlowing ? this.waiting / FLOWING_COUNT : this.waiting
-    const refusal = read.signal?.aborted ? aborted(read.signal) : this.#lender.refusal(waiting)
+    // Reads get through, or are about to: a long line is soon a short one.
+    const weight = this.#lanes.length > 0 || this.#lender.isFirstDial ? 1 / FLOWING_COUNT : 1
+    const refusal = read.signal?.aborted ? aborted(read.signal) : this.#lender.refusal(this.waiting * weight)
     if (refusal) return read.refused(refusal)
     this.#lobby.enter(read, now)
     this.#dispatch(read, now)
@@ -100,127 +101,133 @@ export class Lanes {
       if (lane === undefined) break
       lane.isClaimed = true
       lane.isOpen = false
+      if (lane.depth === 0) this.#close(lane, this.now())
     }
     this.#ask()
+  }
+
+  /** A session is wanted, and none is idle: one that only might be used again soon goes home. False when there is none. */
+  vacate(now: number): boolean {
+    const lane = this.#lanes.find((each) => each.depth === 0)
+    if (lane) this.#close(lane, now)
+    return lane !== undefined
   }
 
   /** Nobody gets a session any more: who waits is refused, what is under way may end. */
   shut(error: HoldfastError): void {
     for (const read of this.#lobby.leaveAll()) if (read.flights === 0) this.#lobby.giveUp(read, error)
+    while (this.vacate(this.now()));
   }
 
   // ---- who goes where
 
   #dispatch(read: Read, now: number): void {
     const { form } = read
+    this.#slow.seen(form, now)
     if (read.isSuspect) this.#alone(read, now)
     else if (form.isQuick) this.#join(read, now)
     else if (form.isSeen) this.#goSlow(read, now)
-    else if (form.trial === undefined || form.trial === read) {
-      form.trial = read
-      if (form.isInDoubt) this.#goSlow(read, now)
-      else this.#alone(read, now)
-    } else this.#lobby.waitsForTrial(read, now)
+    else if (form.trial !== undefined && form.trial !== read) this.#lobby.waitsWithItsForm(read, now)
+    else if (!form.isInDoubt) this.#try(read, now)
+    else if (this.#slow.mayRun(form, now)) this.#try(read, now, form)
+    else this.#lobby.waitsWithItsForm(read, now)
+  }
+
+  #try(read: Read, now: number, slow?: Form): void {
+    read.form.trial = read
+    if (slow) this.#slow.begin(slow)
+    this.#alone(read, now, slow)
   }
 
   #join(read: Read, now: number): void {
-    this.#seen(read.form, now)
     const { quick } = this.#lobby
-    const lane = quick.length === 0 ? this.#laneWithRoom() : undefined
+    const lane = quick.length === 0 ? this.#laneWithRoom(now) : undefined
     if (lane) return this.#send(lane, read, now)
-    this.#lobby.waits(read, quick, now)
+    this.#lobby.waits(read, now)
     this.#lender.wish(LANE_WAIT_MS + quick.length * LEAST_MS)
     this.#ask()
   }
 
   #goSlow(read: Read, now: number): void {
-    if (this.#slowRunning < this.#mostSlow(read.form, now)) {
-      this.#slowRunning++
-      return this.#alone(read, now, () => this.#slowEnded())
-    }
-    this.#lobby.waits(read, this.#lobby.slow, now)
+    const { form } = read
+    if (!this.#slow.mayRun(form, now)) return this.#lobby.waitsWithItsForm(read, now)
+    this.#slow.begin(form)
+    this.#alone(read, now, form)
   }
 
-  /** Others became slow while it waited for its session. */
-  #areTooSlow({ form }: Read): boolean {
-    return !form.isQuick && this.#slowRunning > this.#mostSlow(form, this.now())
-  }
-
-  /** How many may be slow at once, for one of this form: while there are quick ones of others, they have a session. */
-  #mostSlow(form: Form, now: number): number {
-    const isWanted = this.#quick.some(
-      (each) => each.form !== form && each.at > now - QUICK_LATELY_MS && (each.form?.isQuick || each.form?.isInDoubt),
-    )
-    return Math.max(1, this.#lender.ceiling - (isWanted ? 1 : 0))
-  }
-
-  /** Two, since the one that came last may be the one that turns out to be slow. */
-  #seen(form: Form, now: number): void {
-    const { 0: last } = this.#quick
-    if (last.form !== form) this.#quick = [{ form, at: now }, last]
-    else last.at = now
-  }
-
-  #slowEnded(): void {
-    this.#slowRunning--
+  /** Its session may be another's. */
+  #slowEnded(form: Form): void {
+    this.#slow.end(form)
     const now = this.now()
-    const { slow } = this.#lobby
-    for (let next = slow.first; next && this.#slowRunning < this.#mostSlow(next.form, now); next = slow.first) {
-      slow.leave(next)
-      this.#dispatch(next, now)
-    }
+    const mayRun = (each: Form): boolean => this.#slow.mayRun(each, now)
+    for (let next = this.#lobby.nextOf(mayRun); next; next = this.#lobby.nextOf(mayRun)) this.#dispatch(next, now)
   }
 
-  /** On a lane that nobody joins. */
-  #alone(read: Read, now: number, ended?: () => void): void {
-    const slot = this.#lender.takeLane()
-    if (slot) return this.#solo(slot, read, now, ended)
+  /** On a lane that nobody joins. `slow`: it counts among those of that form, whatever becomes of it. */
+  #alone(read: Read, now: number, slow?: Form): void {
+    const slot = this.#takeLane(now)
+    if (slot) return this.#solo(slot, read, now, slow)
     this.#lobby.stand(read)
     const timeoutMs = Math.min(read.sendBy, read.dueAt) - now
     if (timeoutMs <= 0) {
       this.#lobby.late(read)
-      this.#tried(read)
-      return ended?.()
+      return this.#neverSent(read, slow)
     }
     this.#lender.waitLane(timeoutMs, read.signal).then(
-      (given) => {
-        if (!read.isSettled && !(ended && this.#areTooSlow(read))) return this.#solo(given, read, this.now(), ended)
-        this.#lender.giveBack(given, 'clean')
-        if (!read.isSettled) this.#lobby.waits(read, this.#lobby.slow, this.now())
-        else this.#tried(read)
-        ended?.()
-      },
+      (given) => this.#served(given, read, slow),
       (error: unknown) => {
         const { code } = error as HoldfastError
         if (code === 'POOL_ACQUIRE_TIMEOUT') this.#lobby.late(read, true)
         else this.#lobby.giveUp(read, error as HoldfastError)
         if (code === 'CONNECT_FAILED') this.shut(error as HoldfastError)
-        this.#tried(read)
-        ended?.()
+        this.#neverSent(read, slow)
       },
     )
   }
 
-  #solo(slot: Slot, read: Read, now: number, ended: (() => void) | undefined): void {
+  #served(slot: Slot, read: Read, slow: Form | undefined): void {
+    const now = this.now()
+    // Others may have become slow while it stood in line.
+    if (slow) this.#slow.end(slow)
+    const isTooMany = slow !== undefined && !slow.isQuick && !this.#slow.mayRun(slow, now)
+    if (slow) this.#slow.begin(slow)
+    if (!read.isSettled && !isTooMany) return this.#solo(slot, read, now, slow)
+    this.#lender.giveBack(slot, 'clean')
+    if (!read.isSettled) {
+      if (read.form.trial === read) read.form.trial = undefined
+      this.#lobby.waitsWithItsForm(read, now)
+    }
+    this.#neverSent(read, slow)
+  }
+
+  #neverSent(read: Read, slow: Form | undefined): void {
+    if (read.isSettled) this.#tried(read)
+    if (slow) this.#slowEnded(slow)
+  }
+
+  #solo(slot: Slot, read: Read, now: number, slow: Form | undefined): void {
     if (slot.noLane !== undefined) {
       this.#lender.giveBack(slot, 'clean')
       this.#unshare()
       this.#turnAway(read)
-      this.#tried(read)
-      return ended?.()
+      return this.#neverSent(read, slow)
     }
     // While it waited for the session, others of its form may have shown that it is quick after all.
     const lane = this.#open(slot, read.isSuspect || !read.form.isQuick)
-    lane.onEmpty = ended
-    lane.isSlow = ended !== undefined
+    lane.slow = slow
     this.#send(lane, read, now)
   }
 
+  #takeLane(now: number): Slot | undefined {
+    return this.#lender.takeLane(now) ?? (this.vacate(now) ? this.#lender.takeLane(now) : undefined)
+  }
+
   /** The one with the least to do; one more, when all have much. */
-  #laneWithRoom(): Lane | undefined {
-    const lane = this.#leastBusy()
+  #laneWithRoom(now: number): Lane | undefined {
+    let lane = this.#leastBusy()
+    for (; lane?.depth === 0 && !lane.slot.session?.alive; lane = this.#leastBusy()) this.#close(lane, now)
     if (lane !== undefined && lane.backlogMs <= SPREAD_ABOVE_MS + lane.slot.roundTripMs) return lane
-    const slot = this.#lender.takeLane()
+    const slot = this.#lender.takeLane(now)
     if (slot && slot.noLane === undefined) return this.#open(slot, false)
     if (slot) this.#lender.giveBack(slot, 'clean')
     if (lane === undefined) return undefined
@@ -247,8 +254,9 @@ export class Lanes {
           return this.#unshare()
         }
         const lane = this.#open(slot, false)
-        this.#pour(lane, this.now())
-        if (lane.depth === 0) this.#close(lane)
+        const now = this.now()
+        this.#pour(lane, now)
+        if (lane.depth === 0) this.#close(lane, now)
         else if (this.#lender.claims > 0) this.claimed()
       },
       (error: unknown) => {
@@ -290,8 +298,8 @@ export class Lanes {
     lane.send(read, now)
   }
 
-  #close(lane: Lane): void {
-    if (this.#drop(lane)) this.#lender.giveBack(lane.slot, 'clean', true)
+  #close(lane: Lane, now: number): void {
+    if (this.#drop(lane)) this.#lender.giveBack(lane.slot, 'clean', false, now)
     this.#ask()
   }
 
@@ -300,18 +308,21 @@ export class Lanes {
     const at = this.#lanes.indexOf(lane)
     if (at >= 0) this.#lanes.splice(at, 1)
     lane.isOpen = false
-    if (lane.depth === 0) {
-      const { onEmpty } = lane
-      lane.onEmpty = undefined
-      onEmpty?.()
-    }
+    if (lane.depth === 0) this.#emptied(lane)
     if (lane.isOver) return false
     lane.isOver = true
     return true
   }
 
+  #emptied(lane: Lane): void {
+    const { slow, onEmpty } = lane
+    lane.slow = lane.onEmpty = undefined
+    onEmpty?.()
+    if (slow) this.#slowEnded(slow)
+  }
+
   /** @internal */
-  answered(flight: Flight, result: Result, tookMs: number, bytes: number): void {
+  answered(flight: Flight, result: Result, tookMs: number, bytes: number, now: number): void {
     const { lane, read } = flight
     read.form.learn(tookMs, bytes, lane.isSolo)
     this.#tried(read)
@@ -319,15 +330,15 @@ export class Lanes {
       this.count.answered++
       this.#lobby.settle(read).done(result)
     }
-    this.#next(lane)
+    this.#next(lane, now)
   }
 
   /** @internal */
-  failed(flight: Flight, fault: Fault, tookMs: number): void {
+  failed(flight: Flight, fault: Fault, tookMs: number, now: number): void {
     const { lane, read } = flight
     if (fault.session === 'lost') return this.#lost(lane, flight, fault)
     // A KILL QUERY may hit a read by chance; who has one of these ended has seen it run.
-    const wasMeant = lane.isSolo || flight.hasOverrun
+    const wasMeant = (lane.isSolo || flight.hasOverrun) && tookMs > OVERRUN_MS
     if (!read.isSettled && read.flights === 0) {
       if (isBounce(fault)) {
         this.count.bounced(read.form)
@@ -339,29 +350,34 @@ export class Lanes {
     }
     if (fault.kind !== 'interrupted') read.form.learn(tookMs, 0, lane.isSolo)
     if (read.isSettled) this.#tried(read)
-    this.#next(lane)
+    this.#next(lane, now)
   }
 
-  #next(lane: Lane): void {
+  #next(lane: Lane, now: number): void {
     if (lane.isOver) {
       if (lane.depth === 0) this.#drop(lane)
       return
     }
-    if (lane.isOpen && this.#lobby.quick.length > 0) this.#pour(lane, this.now())
-    if (lane.depth === 0) this.#close(lane)
+    if (lane.isOpen && this.#lobby.quick.length > 0) this.#pour(lane, now)
+    if (lane.depth === 0 && !(this.#lingers && lane.isOpen && this.#lender.claims <= 0)) this.#close(lane, now)
   }
 
   /** Its reads are run again: the server guarantees that they changed nothing. */
   #lost(lane: Lane, flight: Flight, fault: Fault): void {
     const { read } = flight
-    if (flight.wasHead) read.isSuspect = true
+    if (flight.wasHead || fault.kind === 'client') read.isSuspect = true
     if (this.#drop(lane)) {
       const { slot } = lane
       if (events.fault.hasSubscribers)
         events.fault.publish({ pool: this.#lender.options.name, threadId: slot.session?.threadId ?? 0, fault })
       this.#lender.giveBack(slot, 'lost')
     }
-    if (!read.isSettled && read.flights === 0 && read.line === undefined) this.#again(read, fault, lane.slot)
+    if (!read.isSettled && read.flights === 0 && read.line === undefined) {
+      // The driver failed over it: in company that may have been another's doing, alone it is its own.
+      if (fault.kind === 'client' && (flight.isFirst || read.losses > 0))
+        this.#lobby.settle(read).failed(fault, lane.slot)
+      else this.#again(read, fault, lane.slot)
+    }
     if (read.isSettled) this.#tried(read)
     this.#ask()
   }
@@ -386,9 +402,9 @@ export class Lanes {
   /** A form's first read has ended, or runs for long: those who waited for it know now where they belong. */
   #tried(read: Read): void {
     const { form } = read
-    if (form.trial !== read && !form.isSeen) return
+    if (form.trial !== read && !form.isQuick) return
     form.trial = undefined
-    const waiting = this.#lobby.afterTrial(form)
+    const waiting = this.#lobby.leaveForm(form)
     if (waiting.length === 0) return
     const now = this.now()
     for (const each of waiting) this.#dispatch(each, now)
@@ -406,9 +422,10 @@ export class Lanes {
 
   #lookAfter(now: number): void {
     const stuck: Flight[] = []
-    for (const lane of this.#lanes) {
+    for (const lane of [...this.#lanes]) {
       const { slot, head } = lane
       if (slot.retire !== undefined || now >= slot.expiresAt) lane.isOpen = false
+      if (head === undefined) this.#close(lane, now)
       if (head === undefined || lane.isOver) continue
       const patienceMs = head.read.isGivenUp ? OVERRUN_MS : Math.max(OVERRUN_MS, head.expectMs * OVERRUN_FACTOR)
       if (lane.runningMs(now) <= patienceMs) continue
@@ -430,7 +447,7 @@ export class Lanes {
     head.hasOverrun = true
     lane.isOpen = false
     head.read.form.overran(lane.runningMs(now))
-    this.#countSlow(lane)
+    this.#countSlow(lane, head.read.form)
   }
 
   /** By now nobody depends on that session: a head that is wanted no more can be ended on the server. */
@@ -442,11 +459,10 @@ export class Lanes {
     else if (lane.isSilent(now, SILENT_AFTER_MS)) void this.#askAfter(lane)
   }
 
-  #countSlow(lane: Lane): void {
-    if (lane.isSlow) return
-    lane.isSlow = true
-    this.#slowRunning++
-    lane.onEmpty = both(lane.onEmpty, () => this.#slowEnded())
+  #countSlow(lane: Lane, form: Form): void {
+    if (lane.slow) return
+    lane.slow = form
+    this.#slow.begin(form)
   }
 
   /** Who stands behind it is run elsewhere too, and the first answer wins. */
@@ -458,19 +474,19 @@ export class Lanes {
       flight.isMoved = true
       if (read.flights > 1 || read.line !== undefined) continue
       this.count.moved++
-      const other = read.form.isQuick ? this.#laneWithRoom() : undefined
+      const other = read.form.isQuick ? this.#laneWithRoom(now) : undefined
       if (other) this.#send(other, read, now)
       else if (read.form.isQuick) left.push(read)
       else this.#dispatch(read, now)
     }
     // In their order, before all that came later.
-    for (const read of left.toReversed()) this.#lobby.waitsFirst(read, this.#lobby.quick, now)
+    for (const read of left.toReversed()) this.#lobby.waits(read, now, true)
   }
 
   #end(lane: Lane): void {
     lane.isOver = true
     this.#lender.ghost(lane.slot)
-    const ended = new Promise<void>((resolve) => (lane.onEmpty = both(lane.onEmpty, resolve)))
+    const ended = new Promise<void>((resolve) => (lane.onEmpty = resolve))
     void layGhost(this.#lender, lane.slot, ended)
   }
 
@@ -480,12 +496,5 @@ export class Lanes {
     const isBroken = await isSilent(this.#lender, slot)
     // It may have been answered meanwhile, and its session be somebody's.
     if (isBroken && !lane.isOver && lane.head === head) slot.session?.destroy()
-  }
-}
-
-function both(one: (() => void) | undefined, other: () => void): () => void {
-  return () => {
-    one?.()
-    other()
   }
 }

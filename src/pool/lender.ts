@@ -14,6 +14,7 @@ import { Opener, type Opened } from './opener.js'
 import type { ResolvedOptions } from './options.js'
 import { poolClosed, queueFull } from './sentences.js'
 import { makeReadOnly } from './read-only.js'
+import type { Sharers } from './sharers.js'
 import type { RetireReason, Slot } from './slot.js'
 import { Standing } from './standing.js'
 
@@ -27,16 +28,6 @@ const SWEEP_AT_MOST_EVERY_MS = 50
 export interface LastRefusal {
   readonly fault: Fault
   readonly at: number
-}
-
-/** Reads that share sessions, as far as the lender must know of them. */
-interface Sharers {
-  /** How many wait in no line of the lender's. */
-  readonly waiting: number
-  /** Somebody waits for a session of his own while there are lanes. */
-  claimed(): void
-  shut(error: HoldfastError): void
-  stats(): Stats['lanes']
 }
 
 /** Carries the ledger's orders out, and reports the facts back. Everything that waits for a session waits here. */
@@ -73,7 +64,7 @@ export class Lender {
     this.#ledger = new Ledger({ ...options, random: Math.random })
     this.#crowd = new Crowd(this, (waiter, why) => {
       this.#ledger.withdrawn(waiter)
-      if (why === 'late') this.#total.timedOut++
+      if (why === 'late' && !waiter.isErrand) this.#total.timedOut++
     })
     if (options.minIdle > 0) this.#carryOut(this.#ledger.swept(clock.now()))
   }
@@ -85,9 +76,14 @@ export class Lender {
     if (this.#isClosing) return undefined
     const now = this.clock.now()
     if (this.clock.jumps !== this.#jumps) this.#woke()
-    const slot = this.#ledger.lend(now)
+    const slot = this.#ledger.lend(now) ?? (this.#vacate(now) ? this.#ledger.lend(now) : undefined)
     if (slot !== undefined) this.#lent(slot, 0)
     return slot
+  }
+
+  #vacate(now: number): boolean {
+    if (this.#ledger.count('lane') === 0 || this.#ledger.waiting > 0) return false
+    return this.#ledger.count('idle') === 0 && (this.#sharers as Sharers).vacate(now)
   }
 
   /** A session by the deadline, in turn. */
@@ -104,10 +100,10 @@ export class Lender {
   }
 
   /** As take(), for reads that share it. */
-  takeLane(): Slot | undefined {
+  takeLane(now: number): Slot | undefined {
     if (this.#isClosing) return undefined
     if (this.clock.jumps !== this.#jumps) this.#woke()
-    const slot = this.#ledger.lend(this.clock.now(), 'lane')
+    const slot = this.#ledger.lend(now, 'lane')
     if (slot !== undefined) this.#shared(slot)
     return slot
   }
@@ -128,6 +124,7 @@ export class Lender {
   waitFirst(timeoutMs: number, signal: AbortSignal): Promise<Slot> {
     if (this.#ledger.isShut) return Promise.reject(poolClosed(this.options.name))
     if (signal.aborted) return Promise.reject(aborted(signal))
+    this.#vacate(this.clock.now())
     return this.#stand(timeoutMs, signal, 'errand')
   }
 
@@ -154,9 +151,8 @@ export class Lender {
   }
 
   /** `heard`: the server has just answered on it. */
-  giveBack(slot: Slot, condition: Condition, heard = false): void {
+  giveBack(slot: Slot, condition: Condition, heard = false, now: number = this.clock.now()): void {
     if (slot.place !== 'leased' && slot.place !== 'lane') return
-    const now = this.clock.now()
     if (heard) slot.heardAt = now
     if (slot.place === 'leased') this.#noteRelease(slot, now)
     this.#carryOut(this.#ledger.returned(slot, slot.session?.alive ? condition : 'lost', now))
@@ -239,21 +235,22 @@ export class Lender {
 
   stats(): Stats {
     const ledger = this.#ledger
+    const sharers = this.#sharers as Sharers
     return {
       name: this.options.name,
       max: this.options.max,
       ceiling: ledger.ceiling,
       held: ledger.held,
       opening: ledger.count('opening'),
-      idle: ledger.count('idle'),
+      idle: ledger.count('idle') + sharers.idle,
       checking: ledger.count('checking'),
-      lane: ledger.count('lane'),
+      lane: ledger.count('lane') - sharers.idle,
       leased: ledger.count('leased'),
       closing: ledger.count('closing'),
       ghost: ledger.count('ghost'),
-      waiting: ledger.waiting + (this.#sharers?.waiting ?? 0),
+      waiting: ledger.waiting + sharers.waiting,
       total: { ...this.#total },
-      lanes: (this.#sharers as Sharers).stats(),
+      lanes: sharers.stats(),
     }
   }
 

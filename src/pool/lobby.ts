@@ -10,10 +10,8 @@ import { Line } from './waiter.js'
 export class Lobby {
   /** For room on a lane. */
   readonly quick: Line<Read> = new Line<Read>()
-  /** Slow ones, that leave the last session to the quick. */
-  readonly slow: Line<Read> = new Line<Read>()
-  /** Forms of which several wait for the first to be tried. */
-  readonly #trials = new Set<Form>()
+  /** Forms of which reads wait: for the first of them to be tried, or for a session. Who comes first here is served first. */
+  readonly #forms = new Set<Form>()
   readonly #lender: Lender
   readonly #deadlines: Deadlines<Read>
   readonly #aborts: AbortGroups<Read>
@@ -29,8 +27,8 @@ export class Lobby {
   }
 
   get length(): number {
-    let length = this.quick.length + this.slow.length
-    for (const form of this.#trials) length += form.waiting.length
+    let length = this.quick.length
+    for (const form of this.#forms) length += form.waiting.length
     return length
   }
 
@@ -40,28 +38,43 @@ export class Lobby {
     if (read.signal && read.losses === 0) this.#aborts.add(read.signal, read)
   }
 
-  waits(read: Read, line: Line<Read>, now: number): void {
-    line.join(read)
+  /** Behind those who wait for room, or ahead of them. */
+  waits(read: Read, now: number, isFirst = false): void {
+    if (isFirst) this.quick.joinFirst(read)
+    else this.quick.join(read)
     this.#expect(read, now)
   }
 
-  waitsFirst(read: Read, line: Line<Read>, now: number): void {
-    line.joinFirst(read)
+  waitsWithItsForm(read: Read, now: number): void {
+    this.#forms.add(read.form)
+    read.form.waiting.join(read)
     this.#expect(read, now)
   }
 
-  waitsForTrial(read: Read, now: number): void {
-    this.#trials.add(read.form)
-    this.waits(read, read.form.waiting, now)
+  /** Those of a form, when it is known where they belong. */
+  leaveForm(form: Form): Read[] {
+    return this.#forms.delete(form) ? form.waiting.leaveAll() : []
   }
 
-  afterTrial(form: Form): Read[] {
-    return this.#trials.delete(form) ? form.waiting.leaveAll() : []
+  /** The next whose form may have a session. */
+  nextOf(mayRun: (form: Form) => boolean): Read | undefined {
+    for (const form of this.#forms) {
+      const read = form.waiting.first
+      if (read === undefined) this.#forms.delete(form)
+      else if (form.trial === undefined && mayRun(form)) {
+        form.waiting.leave(read)
+        // The other forms come first now.
+        this.#forms.delete(form)
+        this.#forms.add(form)
+        return read
+      }
+    }
+    return undefined
   }
 
   leaveAll(): Read[] {
-    const lines = [this.quick, this.slow, ...[...this.#trials].map((form) => form.waiting)]
-    this.#trials.clear()
+    const lines = [this.quick, ...[...this.#forms].map((form) => form.waiting)]
+    this.#forms.clear()
     return lines.flatMap((line) => line.leaveAll())
   }
 
