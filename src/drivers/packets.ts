@@ -47,5 +47,8 @@ const COM_STMT_CLOSE = 0x19
 export function isPreparation(chunk: Uint8Array | string): boolean {
   const command = chunk[HEADER_BYTES]
   if (command !== COM_STMT_PREPARE && command !== COM_STMT_SEND_LONG_DATA && command !== COM_STMT_CLOSE) return false
-  return Buffer.isBuffer(chunk) && chunk[3] === 0 && chunk.length === HEADER_BYTES + chunk.readUIntLE(0, 3)
+  if (typeof chunk === 'string' || chunk[3] !== 0) return false
+  // mariadb writes plain bytes for some.
+  const [low = 0, middle = 0, high = 0] = chunk
+  return chunk.length === HEADER_BYTES + (low | (middle << 8) | (high << 16))
 }

@@ -374,8 +374,7 @@ export class Lanes {
     }
     if (!read.isSettled && read.flights === 0 && read.line === undefined) {
       // The driver failed over it: in company that may have been another's doing, alone it is its own.
-      if (fault.kind === 'client' && (flight.isFirst || read.losses > 0))
-        this.#lobby.settle(read).failed(fault, lane.slot)
+      if (fault.kind === 'client' && lane.isSolo) this.#lobby.settle(read).failed(fault, lane.slot)
       else this.#again(read, fault, lane.slot)
     }
     if (read.isSettled) this.#tried(read)
