@@ -2,6 +2,7 @@ import type { Clock } from '../clock.js'
 import type { Answer, Flavour, Result, RowStream, Server, ServerTraits, Session, Statement } from '../driver.js'
 import { classify, type Evidence } from '../faults/classify.js'
 import { Fault } from '../faults/fault.js'
+import { Line } from '../pool/waiter.js'
 import { shapeOf } from '../sql/shape.js'
 import { Rows } from './rows.js'
 import type { Wire } from './wire.js'
@@ -17,13 +18,22 @@ interface Outcome {
 }
 
 /** A statement that is sent behind others. */
-interface Piped {
+class Piped {
   readonly statement: Statement
   readonly answer: Answer
   readonly done: Done
   /** What the wire had asked of the server before this was sent, and after; none while not all of it is sent. */
-  asksBefore: number
-  asksAfter: number | undefined
+  asksBefore: number = Infinity
+  asksAfter: number | undefined = undefined
+  before: Piped | undefined = undefined
+  behind: Piped | undefined = undefined
+  line: Line<Piped> | undefined = undefined
+
+  constructor(statement: Statement, answer: Answer, done: Done) {
+    this.statement = statement
+    this.answer = answer
+    this.done = done
+  }
 }
 
 /**
@@ -40,8 +50,11 @@ export abstract class DriverSession implements Session {
   protected readonly wire: Wire
   readonly #clock: Clock
   #outcome: Outcome | undefined
-  /** In the order in which they are sent. */
-  readonly #piped = new Set<Piped>()
+  /**
+   * In the order in which they are sent. No Set: when it makes room its old table, which may long be among what is rarely
+   * collected, points to the new one, and so keeps alive what came through for seconds.
+   */
+  readonly #piped = new Line<Piped>()
   /** Of this one a part can only be sent when the server has answered what was sent: what comes after it waits in line. */
   #blocker: Piped | undefined
   #line: (() => void)[] = []
@@ -111,11 +124,11 @@ export abstract class DriverSession implements Session {
       own = undefined
       if (piped) this.#answered(piped, error, rows, fields)
     }
-    const piped: Piped = (own = { statement, answer, done, asksBefore: Infinity, asksAfter: undefined })
-    if (this.#piped.size === 0) this.wire.pipeline()
-    this.#piped.add(piped)
+    const piped = (own = new Piped(statement, answer, done))
+    if (this.#piped.length === 0) this.wire.pipeline()
+    this.#piped.join(piped)
     if (this.#isFree) this.#send(piped)
-    else this.#line.push(() => this.#send(piped))
+    else this.#sendLater(piped)
   }
 
   ping(): Promise<void> {
@@ -179,21 +192,26 @@ export abstract class DriverSession implements Session {
     return this.#blocker === undefined && this.#line.length === 0
   }
 
+  /** Apart, since a closure beside the callback above would be kept with it. */
+  #sendLater(piped: Piped): void {
+    this.#line.push(() => this.#send(piped))
+  }
+
   #send(piped: Piped): void {
     const { wire } = this
     // A lone one goes at once; those that follow in the same turn go together.
-    if (this.#piped.size > 1) wire.gather()
+    if (this.#piped.length > 1) wire.gather()
     piped.asksBefore = wire.asks
     try {
       if (this.send(piped.statement, piped.done)) piped.asksAfter = wire.asks
-      else if (this.#piped.has(piped)) this.#blocker = piped
+      else if (piped.line === this.#piped) this.#blocker = piped
     } catch (error) {
       this.#answered(piped, error)
     }
   }
 
   #answered(piped: Piped, error?: unknown, rows?: unknown, fields?: unknown): void {
-    if (!this.#piped.has(piped)) return
+    if (piped.line !== this.#piped) return
     if (!this.wire.alive) {
       this.#answeredTooLate(piped, error)
       return
@@ -204,8 +222,8 @@ export abstract class DriverSession implements Session {
       this.#lose(error, piped)
       return
     }
-    this.#piped.delete(piped)
-    if (this.#piped.size === 0 && !this.#outcome) this.wire.rest()
+    this.#piped.leave(piped)
+    if (this.#piped.length === 0 && !this.#outcome) this.wire.rest()
     this.caughtUp(piped.done)
     if (fault) {
       piped.answer.reject(fault)
@@ -227,7 +245,7 @@ export abstract class DriverSession implements Session {
       this.#lose(error, piped)
       return
     }
-    this.#piped.delete(piped)
+    this.#piped.leave(piped)
     piped.answer.reject(asLost(this.#faultOf(piped, this.#ending())))
   }
 
@@ -243,8 +261,7 @@ export abstract class DriverSession implements Session {
   #lose(error: unknown, culprit?: Piped): void {
     this.wire.sever()
     const cause = this.wire.farewell ?? error
-    const piped = [...this.#piped]
-    this.#piped.clear()
+    const piped = this.#piped.leaveAll()
     this.#line = []
     this.#blocker = undefined
     const outcome = this.#outcome
@@ -272,7 +289,7 @@ export abstract class DriverSession implements Session {
       return
     }
     this.#outcome = outcome
-    if (this.#piped.size === 0) {
+    if (this.#piped.length === 0) {
       this.#start(send)
       return
     }
@@ -308,10 +325,10 @@ export abstract class DriverSession implements Session {
     // mariadb reads no reply to a ping or a reset: a refusal is a good one to it.
     const failure = error ?? (outcome.sql === undefined ? this.wire.refusal : undefined)
     const fault = failure ? this.#fault(failure, outcome.sql) : undefined
-    if (this.#piped.size === 0) this.wire.rest()
+    if (this.#piped.length === 0) this.wire.rest()
     if (fault) {
       outcome.reject(fault)
-      if (this.#piped.size > 0 && !this.wire.alive) this.#lose(this.#ending())
+      if (this.#piped.length > 0 && !this.wire.alive) this.#lose(this.#ending())
       return
     }
     try {
@@ -353,7 +370,7 @@ export abstract class DriverSession implements Session {
 
   /** The driver has had its chance: what is still under way will never be answered. */
   #wireClosed(): void {
-    const [first] = this.#piped
+    const { first } = this.#piped
     this.#lose(this.#ending(), first)
     this.#tellEnded(this.#reason())
   }
