@@ -8,10 +8,12 @@ export const LANE_WAIT_MS = 5
 const LARGE_BYTES = 256 * 1024
 // Replies that come in one chunk seem to have taken no time. A server takes at least about this for a point read.
 export const LEAST_MS = 0.02
-// In company, who comes first in a chunk seems to have taken all the time.
-const WEIGHT = 0.1
-// Alone, a measurement is sure: what is quick again should not go on alone for long.
-const WEIGHT_ALONE = 0.5
+// In company, who comes first in a chunk of answers seems to have taken the time of all: only the mean of many is true.
+const WEIGHT = 0.02
+// Alone, one that took longer may have met a pause of the server's.
+const WEIGHT_MORE = 0.1
+// But what is quick again should not go on alone for long.
+const WEIGHT_LESS = 0.5
 // A server that stood still once must not make slow what it happened to be at.
 const MOST_IN_COMPANY_MS = 4 * LANE_WAIT_MS
 const KEPT_FORMS = 2_000
@@ -58,7 +60,7 @@ export class Form {
     this.isInDoubt = false
     const seen = Math.max(alone ? ms : Math.min(ms, MOST_IN_COMPANY_MS), LEAST_MS)
     if (this.ms === undefined) this.ms = seen
-    else this.ms += (seen - this.ms) * (alone && seen < this.ms ? WEIGHT_ALONE : WEIGHT)
+    else this.ms += (seen - this.ms) * (!alone ? WEIGHT : seen < this.ms ? WEIGHT_LESS : WEIGHT_MORE)
     if (alone || bytes > LARGE_BYTES) this.isLarge = bytes > LARGE_BYTES
   }
 }

@@ -5,6 +5,9 @@ import type { Read } from './read.js'
 import type { RoundTrip } from './round-trip.js'
 import type { Slot } from './slot.js'
 
+// With more to do on each lane, an idle session is made one more.
+const LIGHT_MS = 1
+
 /** What a lane reports to. */
 interface Host {
   readonly now: () => number
@@ -87,6 +90,11 @@ export class Lane {
   /** Expected to be running. */
   get head(): Flight | undefined {
     return this.#head
+  }
+
+  /** No other session would be of help. */
+  get isLight(): boolean {
+    return this.backlogMs <= LIGHT_MS + this.slot.roundTripMs
   }
 
   /** What is under way to the server and back takes none of its time. */

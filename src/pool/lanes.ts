@@ -16,8 +16,8 @@ import { RoundTrip } from './round-trip.js'
 import { SlowReads } from './slow.js'
 import type { Slot } from './slot.js'
 
-// With more to do than this on each lane, an idle session is made one more.
-const SPREAD_ABOVE_MS = 1
+// All lanes have much to do, and it does not pass: one more session, though nobody waits for as long as a dial takes.
+const BUSY_LOOKS = 5
 // A head that runs for longer gets no more company, and those behind it are run elsewhere.
 const OVERRUN_MS = 20
 const OVERRUN_FACTOR = 4
@@ -46,6 +46,7 @@ export class Lanes {
   readonly #slow: SlowReads
   /** A session is waited for, in line with everybody. */
   #isAsking = false
+  #busyLooks = 0
   #nextLook: Timer | undefined = undefined
   readonly now: () => number
   readonly roundTrip: RoundTrip = new RoundTrip()
@@ -67,9 +68,7 @@ export class Lanes {
 
   /** Lanes that nobody uses at the moment. */
   get idle(): number {
-    let idle = 0
-    for (const lane of this.#lanes) if (lane.depth === 0) idle++
-    return idle
+    return this.#lanes.filter((lane) => lane.depth === 0).length
   }
 
   stats(): Stats['lanes'] {
@@ -226,7 +225,7 @@ export class Lanes {
   #laneWithRoom(now: number): Lane | undefined {
     let lane = this.#leastBusy()
     for (; lane?.depth === 0 && !lane.slot.session?.alive; lane = this.#leastBusy()) this.#close(lane, now)
-    if (lane !== undefined && lane.backlogMs <= SPREAD_ABOVE_MS + lane.slot.roundTripMs) return lane
+    if (lane?.isLight) return lane
     const slot = this.#lender.takeLane(now)
     if (slot && slot.noLane === undefined) return this.#open(slot, false)
     if (slot) this.#lender.giveBack(slot, 'clean')
@@ -431,6 +430,8 @@ export class Lanes {
       if (!head.hasOverrun) this.#overran(head, now)
       stuck.push(head)
     }
+    this.#busyLooks = this.#leastBusy()?.isLight === false ? this.#busyLooks + 1 : 0
+    if (this.#busyLooks >= BUSY_LOOKS) this.#lender.wish(Infinity)
     // When the server stands still, all lanes do: none of them is "elsewhere" for the others.
     for (const head of stuck) {
       this.#tried(head.read)

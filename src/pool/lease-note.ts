@@ -37,8 +37,8 @@ export interface LeaseNote {
 }
 
 // Capturing a stack takes 2 us in an empty loop and 10 to 17 us in real use, more than all the rest of lending. A bucket of
-// tokens bounds that to 4 to 7 % of a core, and marks every lease of a program that takes fewer than 4000 a second.
-const TOKENS_PER_MS = 4
+// tokens bounds that to 1 to 2 % of a core, and marks every lease of a program that takes fewer than 1000 a second.
+const TOKENS_PER_MS = 1
 const MOST_TOKENS = 200
 const FRAMES = 8
 
