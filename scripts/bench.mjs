@@ -1,4 +1,4 @@
-// `npm run bench`: Holdfast beside the drivers' own pools, on a private MariaDB 10.11.
+// `npm run bench`: Holdfast beside the drivers' own pools, on a private MariaDB 10.11 (lanes on MySQL 9.7 as well).
 
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -11,8 +11,8 @@ const ROOT = dirname(dirname(fileURLToPath(import.meta.url)))
 const CACHE = join(ROOT, 'node_modules/.cache')
 const HELP = `npm run bench -- [options]
 
-  --quick           fewer and shorter rounds: under 40 s instead of under 3 minutes
-  --only name       acquire, query, throughput, transactions, waiters, stream, cold, ledger (or several, with commas)
+  --quick           fewer and shorter rounds: under 2 minutes instead of under 6
+  --only name       acquire, query, throughput, transactions, waiters, stream, cold, ledger, lanes (or several, with commas)
   --driver name     mysql2 or mariadb; both by default
   --json            all numbers as JSON, instead of tables
   --profile folder  a .cpuprofile of each section
