@@ -38,9 +38,9 @@ const FLOWING_COUNT = 10
  */
 export class Lanes {
   readonly count: LaneCount = new LaneCount()
+  readonly forms: Forms = new Forms()
   readonly #lender: Lender
   readonly #lobby: Lobby
-  readonly #forms = new Forms()
   readonly #lanes: Lane[] = []
   readonly #lingers: boolean
   readonly #slow: SlowReads
@@ -76,10 +76,6 @@ export class Lanes {
     let depth = 0
     for (const lane of this.#lanes) depth += lane.depth
     return { on: reason === undefined, ...(reason !== undefined && { reason }), depth, ...this.count.stats() }
-  }
-
-  form(hash: number, sql: string): Form {
-    return this.#forms.of(hash, sql)
   }
 
   run(read: Read, now: number): void {

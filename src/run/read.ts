@@ -104,6 +104,6 @@ export function formForLane(
     if (bringsSql(values)) return 'SQL among the values'
     if (bytesOf(values) > LARGE_BYTES) return 'large values'
   }
-  const form = lanes.form(hash, sql)
+  const form = lanes.forms.of(hash, sql)
   return form.writes ? 'it writes (1792)' : form
 }
