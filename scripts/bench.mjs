@@ -11,7 +11,7 @@ const ROOT = dirname(dirname(fileURLToPath(import.meta.url)))
 const CACHE = join(ROOT, 'node_modules/.cache')
 const HELP = `npm run bench -- [options]
 
-  --quick           fewer and shorter rounds: under 2 minutes instead of under 6
+  --quick           fewer and shorter rounds: under 3 minutes instead of under 8
   --only name       acquire, query, throughput, transactions, waiters, stream, cold, ledger, lanes (or several, with commas)
   --driver name     mysql2 or mariadb; both by default
   --json            all numbers as JSON, instead of tables

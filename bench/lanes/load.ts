@@ -1,8 +1,8 @@
 import { performance } from 'node:perf_hooks'
 import { quantile } from '../contest.js'
 
-/** Runs before anything counts, so that the crowd has found its order. */
-export const LEAD_MS = 60
+/** Runs before anything counts: until the crowd has found its order, and the code that a collection made cold is hot again. */
+export const LEAD_MS = 400
 
 /** Callers who each ask again when they are answered. */
 export interface Group {
