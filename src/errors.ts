@@ -34,3 +34,14 @@ export class HoldfastError extends Error {
     this.effect = options.effect ?? 'none'
   }
 }
+
+/** For what is told to a crowd: the stack would be a timer's, which says nothing, and capturing it is most of the work. */
+export function withoutStack<T>(make: () => T): T {
+  const limit = Error.stackTraceLimit
+  Error.stackTraceLimit = 0
+  try {
+    return make()
+  } finally {
+    Error.stackTraceLimit = limit
+  }
+}

@@ -1,5 +1,5 @@
 import { AbortGroups, Slices } from '../abort.js'
-import { HoldfastError } from '../errors.js'
+import { withoutStack, type HoldfastError } from '../errors.js'
 import { Deadlines } from './deadlines.js'
 import { aborted, type Lender } from './lender.js'
 import { acquireSentence, acquireTimeout, connectFailed, poolClosed } from './sentences.js'
@@ -62,14 +62,7 @@ export class Crowd {
   #failOne(waiter: Standing, why: WhyFailed): void {
     if (waiter.settled) return
     this.#withdraw(waiter, why)
-    // The stack here is a timer's: it says nothing, and for a crowd it is most of the work.
-    const limit = Error.stackTraceLimit
-    Error.stackTraceLimit = 0
-    try {
-      waiter.fail(this.#reason(waiter, why))
-    } finally {
-      Error.stackTraceLimit = limit
-    }
+    waiter.fail(withoutStack(() => this.#reason(waiter, why)))
   }
 
   #reason(waiter: Standing, why: WhyFailed): HoldfastError {

@@ -110,7 +110,7 @@ export class Lanes {
 
   /** Nobody gets a session any more: who waits is refused, what is under way may end. */
   shut(error: HoldfastError): void {
-    for (const read of this.#lobby.leaveAll()) if (read.flights === 0) this.#lobby.giveUp(read, error)
+    this.#lobby.dismiss(error)
     while (this.vacate(this.now()));
   }
 
@@ -398,10 +398,9 @@ export class Lanes {
     const { form } = read
     if (form.trial !== read && !form.isQuick) return
     form.trial = undefined
-    const waiting = this.#lobby.leaveForm(form)
-    if (waiting.length === 0) return
+    if (form.waiting.length === 0) return
     const now = this.now()
-    for (const each of waiting) this.#dispatch(each, now)
+    for (const each of this.#lobby.leaveForm(form, now)) this.#dispatch(each, now)
   }
 
   // ---- looking after lanes

@@ -1,10 +1,13 @@
-import { AbortGroups } from '../abort.js'
-import type { HoldfastError } from '../errors.js'
+import { AbortGroups, Slices } from '../abort.js'
+import { withoutStack, type HoldfastError } from '../errors.js'
 import { Deadlines } from './deadlines.js'
 import type { Form } from './form.js'
 import { aborted, type Lender } from './lender.js'
 import type { Read } from './read.js'
 import { Line } from './waiter.js'
+
+// The deadline of one whose turn to be told of it has not come yet.
+const DUE = -Infinity
 
 /** Reads that wait, and when they have waited for too long: for a session, or for the answer. */
 export class Lobby {
@@ -15,15 +18,20 @@ export class Lobby {
   readonly #lender: Lender
   readonly #deadlines: Deadlines<Read>
   readonly #aborts: AbortGroups<Read>
+  /** Many are given up together. */
+  readonly #ends = new Slices<() => void>((end) => withoutStack(end))
 
   constructor(lender: Lender) {
     this.#lender = lender
     this.#deadlines = new Deadlines(lender.clock, (due) => {
-      for (const read of due) this.late(read)
+      for (const read of due) read.deadline = DUE
+      this.#each(due, (read) => {
+        if (read.deadline === DUE) this.late(read)
+      })
     })
-    this.#aborts = new AbortGroups((reads) => {
-      for (const read of reads) this.giveUp(read, aborted(read.signal as AbortSignal))
-    })
+    this.#aborts = new AbortGroups((reads) =>
+      this.#each(reads, (read) => this.giveUp(read, aborted(read.signal as AbortSignal))),
+    )
   }
 
   get length(): number {
@@ -51,9 +59,12 @@ export class Lobby {
     this.#expect(read, now)
   }
 
-  /** Those of a form, when it is known where they belong. */
-  leaveForm(form: Form): Read[] {
-    return this.#forms.delete(form) ? form.waiting.leaveAll() : []
+  /** Those of a form, when it is known where they belong; but for those whose time is up, who are about to be told. */
+  leaveForm(form: Form, now: number): Read[] {
+    if (!this.#forms.has(form)) return []
+    const left = form.waiting.leaveAll((read) => read.deadline > now)
+    if (form.waiting.length === 0) this.#forms.delete(form)
+    return left
   }
 
   /** The next whose form may have a session. */
@@ -76,6 +87,12 @@ export class Lobby {
     const lines = [this.quick, ...[...this.#forms].map((form) => form.waiting)]
     this.#forms.clear()
     return lines.flatMap((line) => line.leaveAll())
+  }
+
+  /** Nobody who waits gets a session any more. What is under way as well may still be answered. */
+  dismiss(error: HoldfastError): void {
+    const left = this.leaveAll().filter((read) => read.flights === 0)
+    this.#each(left, (read) => this.giveUp(read, error))
   }
 
   /** It was sent: only its own deadline counts now. */
@@ -121,10 +138,18 @@ export class Lobby {
     this.settle(read).refused(this.#lender.acquireTimeout(timeoutMs))
   }
 
+  #each(reads: Iterable<Read>, end: (read: Read) => void): void {
+    this.#ends.add(tasks(reads, end))
+  }
+
   /** One that is under way as well may wait for as long as it likes. */
   #expect(read: Read, now: number): void {
     this.stand(read)
     read.deadline = read.flights > 0 ? read.dueAt : Math.min(read.sendBy, read.dueAt)
     this.#deadlines.add(read, now)
   }
+}
+
+function* tasks(reads: Iterable<Read>, end: (read: Read) => void): Generator<() => void> {
+  for (const read of reads) yield () => end(read)
 }
