@@ -1,9 +1,9 @@
 /** Members that share an AbortSignal share one listener on it: a thousand waiters, one entry in the signal's list. */
 export class AbortGroups<Member extends object> {
   readonly #groups = new WeakMap<AbortSignal, { members: Set<Member>; listener: () => void }>()
-  readonly #aborted: (members: Set<Member>, reason: unknown) => void
+  readonly #aborted: (members: Set<Member>) => void
 
-  constructor(aborted: (members: Set<Member>, reason: unknown) => void) {
+  constructor(aborted: (members: Set<Member>) => void) {
     this.#aborted = aborted
   }
 
@@ -13,7 +13,7 @@ export class AbortGroups<Member extends object> {
       const members = new Set<Member>()
       const listener = (): void => {
         this.#groups.delete(signal)
-        this.#aborted(members, signal.reason)
+        this.#aborted(members)
       }
       group = { members, listener }
       this.#groups.set(signal, group)

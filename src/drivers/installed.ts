@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path'
 import { cwd } from 'node:process'
 import { pathToFileURL } from 'node:url'
 import { HoldfastError } from '../errors.js'
+import { isBefore } from '../version.js'
 
 export type DriverName = 'mysql2' | 'mariadb'
 
@@ -96,10 +97,4 @@ function entryOf({ exports, main }: Manifest, subpath: string): string {
     target = conditions['node'] ?? conditions['import'] ?? conditions['default'] ?? conditions['require']
   }
   return typeof target === 'string' ? target : (main ?? 'index.js')
-}
-
-function isBefore(version: string, minimum: string): boolean {
-  const [a, b] = [version, minimum].map((each) => each.split(/[.-]/, 3).map(Number)) as [number[], number[]]
-  const at = b.findIndex((part, index) => part !== a[index])
-  return at >= 0 && (a[at] ?? 0) < (b[at] ?? 0)
 }

@@ -32,10 +32,9 @@ export interface WireFailure {
 export class Wire {
   /** What the driver is given. */
   readonly socket: Socket
-  /** Since the last rest, something was written that the server may execute. */
-  hasAsked = false
   /** How often something was written that the server may execute. */
   asks = 0
+  #asksBefore = 0
   /** Bytes before encryption: received in all; `receivedAtWrite` is what it was at the last write. */
   received = 0
   receivedAtWrite = 0
@@ -93,6 +92,11 @@ export class Wire {
     return this.#replies ? this.#replies.areAllBegun : this.received > this.receivedAtWrite
   }
 
+  /** Since the last rest, something was written that the server may execute. */
+  get hasAsked(): boolean {
+    return this.asks > this.#asksBefore
+  }
+
   /** The server's refusal, when the reply to the last statement began with one. */
   get refusal(): ServerError | undefined {
     return this.#replies ? this.#replies.refusal : this.#refusal
@@ -107,7 +111,7 @@ export class Wire {
   rest(): void {
     this.#isOpen = true
     this.#isFresh = !this.#isCompressed
-    this.hasAsked = false
+    this.#asksBefore = this.asks
     this.#refusal = undefined
     this.#infile = false
     this.#replies = undefined
@@ -120,7 +124,7 @@ export class Wire {
 
   /** What is written from now on, behind others, is another statement. */
   next(): void {
-    this.hasAsked = false
+    this.#asksBefore = this.asks
     this.writtenSinceReply = 0
   }
 
@@ -195,10 +199,7 @@ export class Wire {
     socket.write = (chunk: Uint8Array | string, ...rest: unknown[]): boolean => {
       if (this.received > this.receivedAtWrite) this.writtenSinceReply = 0
       this.writtenSinceReply += chunk.length
-      if (this.#isCompressed || !isPreparation(chunk)) {
-        this.hasAsked = true
-        this.asks++
-      }
+      if (this.#isCompressed || !isPreparation(chunk)) this.asks++
       this.receivedAtWrite = this.received
       if (typeof chunk !== 'string') this.#replies?.wrote(chunk)
       const callback = rest.pop()

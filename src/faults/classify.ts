@@ -1,5 +1,6 @@
 import type { Server, ServerTraits } from '../driver.js'
 import { meaningOf, refusalOf } from './codes.js'
+import { isBefore } from '../version.js'
 import { type Effect, Fault, type FaultKind } from './fault.js'
 
 /** What the connection itself shows about a failure, whatever the driver makes of it. */
@@ -81,7 +82,7 @@ function classifyAnswer(error: unknown, { errno, message }: Failure, evidence: E
   } else if (
     errno === 1020 &&
     server?.flavour === 'mariadb' &&
-    (traits?.snapshotIsolation ?? isolatesSnapshots(server.version))
+    (traits?.snapshotIsolation ?? !isBefore(server.version, '11.6.2'))
   ) {
     kind = 'snapshot'
     effect = 'rolled-back'
@@ -115,11 +116,6 @@ function isCertificateProblem(error: unknown): boolean {
 
 /** ER_SERVER_SSL_DISABLED, ER_SELF_SIGNED..., ER_TLS_IDENTITY_ERROR of mariadb 3.5, which settles them after the TLS handshake. */
 const TLS_ERRORS_OF_MARIADB: ReadonlySet<unknown> = new Set([45023, 45056, 45057, 45059, 45062, 45063])
-
-function isolatesSnapshots(version: string): boolean {
-  const [major = 0, minor = 0, patch = 0] = version.split(/[.-]/).map(Number)
-  return major > 11 || (major === 11 && (minor > 6 || (minor === 6 && patch >= 2)))
-}
 
 function failureOf(error: unknown): Failure {
   const { errno, code, message } = (typeof error === 'object' && error !== null ? error : {}) as Record<string, unknown>

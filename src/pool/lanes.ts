@@ -3,7 +3,7 @@ import type { Result } from '../driver.js'
 import type { HoldfastError } from '../errors.js'
 import type { Fault } from '../faults/fault.js'
 import type { Stats } from '../stats.js'
-import { events } from '../events.js'
+import { announceFault, announceRetry } from './announce.js'
 import { Forms, LANE_WAIT_MS, LEAST_MS, type Form } from './form.js'
 import { isSilent, layGhost } from './ghost.js'
 import { Lane, type Flight } from './lane.js'
@@ -362,10 +362,8 @@ export class Lanes {
     const { read } = flight
     if (flight.wasHead || fault.kind === 'client') read.isSuspect = true
     if (this.#drop(lane)) {
-      const { slot } = lane
-      if (events.fault.hasSubscribers)
-        events.fault.publish({ pool: this.#lender.options.name, threadId: slot.session?.threadId ?? 0, fault })
-      this.#lender.giveBack(slot, 'lost')
+      announceFault(this.#lender, lane.slot, fault)
+      this.#lender.giveBack(lane.slot, 'lost')
     }
     if (!read.isSettled && read.flights === 0 && read.line === undefined) {
       // The driver failed over it: in company that may have been another's doing, alone it is its own.
@@ -379,15 +377,7 @@ export class Lanes {
   #again(read: Read, fault: Fault, slot: Slot): void {
     if (++read.losses >= MOST_LOSSES) return this.#lobby.settle(read).failed(fault, slot)
     this.count.rerun++
-    this.#lender.count('retries')
-    if (events.retry.hasSubscribers)
-      events.retry.publish({
-        pool: this.#lender.options.name,
-        what: 'statement',
-        attempt: read.losses + 1,
-        fault,
-        inMs: 0,
-      })
+    announceRetry(this.#lender, 'statement', read.losses + 1, fault, 0)
     const now = this.now()
     this.#lobby.enter(read, now)
     this.#dispatch(read, now)

@@ -1,4 +1,5 @@
 import type { Flavour, Result, Server, Session } from '../driver.js'
+import { isBefore } from '../version.js'
 import type { Told } from './ledger.js'
 
 /** What the server told of its limits, from the newest session. `undefined`: it did not tell, or there is none. */
@@ -96,9 +97,7 @@ function columnsFor(server: Server, threads: string): (readonly [string, string]
  * (3854; measured on 9.7). From 8.0.22 on it has another, empty where the performance schema is off.
  */
 function threadsOf({ flavour, version }: Server): string {
-  const [major = 0, minor = 0, patch = 0] = version.split(/[.-]/).map(Number)
-  const isThere = flavour === 'mysql' && major * 10_000 + minor * 100 + patch >= 80_022
-  return isThere ? MYSQL_THREADS : THREADS
+  return flavour === 'mysql' && !isBefore(version, '8.0.22') ? MYSQL_THREADS : THREADS
 }
 
 /** Where a session works now. */
@@ -110,7 +109,7 @@ export async function whereIs(session: Session): Promise<Home> {
 
 /** MySQL has roles from 8.0 on. */
 function roleOf({ flavour, version }: Server): string {
-  return flavour === 'mariadb' || Number.parseInt(version, 10) >= 8 ? 'CURRENT_ROLE()' : "''"
+  return flavour === 'mariadb' || !isBefore(version, '8.0.0') ? 'CURRENT_ROLE()' : "''"
 }
 
 function textsOf({ rows }: Result): string[] {

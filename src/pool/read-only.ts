@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.js'
 import type { Answer, Result, Server, Session, Statement } from '../driver.js'
+import { isBefore } from '../version.js'
 import { onlyValue } from './limits.js'
 import type { Slot } from './slot.js'
 
@@ -51,7 +52,7 @@ function whyNot(set: Error | undefined, probe: Error | undefined, back: Error | 
 
 /** MySQL has the longer name only, from 8.0.3 on; MariaDB the shorter, and both from 11.1 on. */
 function variableOf({ flavour, version }: Server): string {
-  return flavour === 'mariadb' || Number.parseInt(version, 10) < 8 ? 'tx_read_only' : 'transaction_read_only'
+  return flavour === 'mariadb' || isBefore(version, '8.0.3') ? 'tx_read_only' : 'transaction_read_only'
 }
 
 /** For a session whose transactions were READ ONLY before it was asked. */

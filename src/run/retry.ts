@@ -1,7 +1,7 @@
 import type { Result, Statement } from '../driver.js'
 import { HoldfastError } from '../errors.js'
-import { events } from '../events.js'
 import type { Fault } from '../faults/fault.js'
+import { announceRetry } from '../pool/announce.js'
 import type { Lanes } from '../pool/lanes.js'
 import { aborted, type Lender } from '../pool/lender.js'
 import type { Slot } from '../pool/slot.js'
@@ -139,15 +139,4 @@ function isSafeToRepeat(fault: Fault, { idempotent = false }: QueryOptions): boo
     default:
       return fault.session === 'lost' && (fault.effect === 'none' || idempotent)
   }
-}
-
-export function announceRetry(
-  lender: Lender,
-  what: 'statement' | 'transaction',
-  attempt: number,
-  fault: Fault,
-  inMs: number,
-): void {
-  lender.count('retries')
-  if (events.retry.hasSubscribers) events.retry.publish({ pool: lender.options.name, what, attempt, fault, inMs })
 }

@@ -1,8 +1,9 @@
 import type { Result, Statement } from '../driver.js'
-import { events } from '../events.js'
 import { Fault, toFault, type Effect } from '../faults/fault.js'
+import { announceFault } from '../pool/announce.js'
 import { layGhost } from '../pool/ghost.js'
 import type { Lender } from '../pool/lender.js'
+import { isBounce } from '../pool/read-only.js'
 import type { Slot } from '../pool/slot.js'
 import { bounded, givenUp, UNBOUNDED, type Bounds } from './bounds.js'
 
@@ -28,16 +29,13 @@ export function runStatement(
 
 // A session whose statement fell to a shutdown ends within milliseconds.
 const ENDS_WITHIN_MS = 50
-const READ_ONLY_TRANSACTION = 1792
 
 /** Classifies and announces a failure, and teaches the pool what it says about the other sessions. */
 export async function noticed(lender: Lender, slot: Slot, error: unknown): Promise<Fault> {
   const fault = await inItsLight(lender, slot, toFault(error))
-  if (events.fault.hasSubscribers) {
-    events.fault.publish({ pool: lender.options.name, threadId: slot.session?.threadId ?? 0, fault })
-  }
+  announceFault(lender, slot, fault)
   // A server that takes no writes may have been a primary a moment ago: who connects anew finds the one that is now.
-  const failedOver = fault.kind === 'read-only' && (fault.error as { errno?: number }).errno !== READ_ONLY_TRANSACTION
+  const failedOver = fault.kind === 'read-only' && !isBounce(fault)
   if (failedOver) lender.retire(slot, 'read-only')
   if (failedOver || fault.session === 'lost') lender.suspect()
   return fault
