@@ -73,23 +73,40 @@ export function ownPool(setting: Setting, reset = false): OwnPool {
   return setting.driver === 'mysql2' ? ownMysql2(setting, reset) : ownMariadb(setting, reset)
 }
 
+/** What a transaction by hand needs of a connection, the same with both drivers. */
+interface Transacting {
+  beginTransaction(): Promise<unknown>
+  query(sql: string, values?: unknown[]): Promise<unknown>
+  commit(): Promise<unknown>
+  rollback(): Promise<unknown>
+  release(): unknown
+}
+
+/** One statement in a transaction, as the drivers' manuals have it; gives the connection back. */
+export async function transactOn(
+  connection: Transacting,
+  sql: string,
+  values: unknown[] | undefined,
+  begun?: () => void,
+): Promise<void> {
+  try {
+    await connection.beginTransaction()
+    begun?.()
+    await connection.query(sql, values)
+    await connection.commit()
+  } catch (error) {
+    await connection.rollback()
+    throw error
+  } finally {
+    await connection.release()
+  }
+}
+
 function ownMysql2(setting: Setting, reset: boolean): OwnPool {
   const pool = mysql2.createPool({ ...mysql2Options(setting), resetOnRelease: reset })
   return {
     query: (sql, values) => pool.query(sql, values),
-    async transact(sql, values) {
-      const connection = await pool.getConnection()
-      try {
-        await connection.beginTransaction()
-        await connection.query(sql, values)
-        await connection.commit()
-      } catch (error) {
-        await connection.rollback()
-        throw error
-      } finally {
-        connection.release()
-      }
-    },
+    transact: async (sql, values) => transactOn(await pool.getConnection(), sql, values),
     end: () => pool.end(),
   }
 }
@@ -99,19 +116,7 @@ function ownMariadb(setting: Setting, reset: boolean): OwnPool {
   return {
     // Its pool.query() never resets: a reset takes the long way.
     query: reset ? (sql, values) => queryAndReset(pool, sql, values) : (sql, values) => pool.query(sql, values),
-    async transact(sql, values) {
-      const connection = await pool.getConnection()
-      try {
-        await connection.beginTransaction()
-        await connection.query(sql, values)
-        await connection.commit()
-      } catch (error) {
-        await connection.rollback()
-        throw error
-      } finally {
-        await connection.release()
-      }
-    },
+    transact: async (sql, values) => transactOn(await pool.getConnection(), sql, values),
     end: () => pool.end(),
   }
 }

@@ -6,6 +6,7 @@ import {
   mariadbOptions,
   mysql2,
   mysql2Options,
+  transactOn,
   type DriverName,
   type Setting,
 } from '../pools.js'
@@ -94,17 +95,7 @@ export function driverReader(setting: Setting, driver: DriverName, { max, patien
         const asked = performance.now()
         const connection = await pool.getConnection()
         waits.lease.push(performance.now() - asked)
-        try {
-          await connection.beginTransaction()
-          waits.begun.push(performance.now() - asked)
-          await connection.query(sql, values)
-          await connection.commit()
-        } catch (error) {
-          await connection.rollback()
-          throw error
-        } finally {
-          connection.release()
-        }
+        await transactOn(connection, sql, values, () => void waits.begun.push(performance.now() - asked))
       },
       async take() {
         const connection = await pool.getConnection()
@@ -126,17 +117,7 @@ export function driverReader(setting: Setting, driver: DriverName, { max, patien
       const asked = performance.now()
       const connection = await pool.getConnection()
       waits.lease.push(performance.now() - asked)
-      try {
-        await connection.beginTransaction()
-        waits.begun.push(performance.now() - asked)
-        await connection.query(sql, values)
-        await connection.commit()
-      } catch (error) {
-        await connection.rollback()
-        throw error
-      } finally {
-        await connection.release()
-      }
+      await transactOn(connection, sql, values, () => void waits.begun.push(performance.now() - asked))
     },
     async take() {
       const connection = await pool.getConnection()
