@@ -1,32 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Session } from '../../src/driver.js'
 import type { ConnectConfig } from '../../src/drivers/config.js'
 import { Fault } from '../../src/faults/fault.js'
 import { startRelay } from '../../src/testing/relay.js'
-import {
-  availableServers,
-  startServer,
-  type Account,
-  type ServerKind,
-  type ServerOptions,
-  type TestServer,
-} from '../../src/testing/server.js'
-import { connect, DRIVERS, PAIRS, untilBusy, Watch } from './drivers.js'
-
-const servers = new Map<string, Promise<TestServer>>()
-
-/** Both drivers are tried on the same servers, each with an account of its own. */
-function sharedServer(kind: ServerKind, options: ServerOptions = {}): Promise<TestServer> {
-  const key = `${kind} ${options.tls ?? false}`
-  const server = servers.get(key) ?? startServer(kind, options)
-  servers.set(key, server)
-  return server
-}
-
-afterAll(async () => {
-  for (const server of servers.values()) await (await server)[Symbol.asyncDispose]()
-})
+import { availableServers, type Account, type TestServer } from '../../src/testing/server.js'
+import { connect, DRIVERS, PAIRS, sharedServer, untilBusy, Watch } from './drivers.js'
 
 /** What both drivers must do behind the port `Driver`, on every server. */
 describe.each(PAIRS)('$name on $kind', ({ kind, name }) => {

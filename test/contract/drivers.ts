@@ -1,3 +1,4 @@
+import { afterAll } from 'vitest'
 import type { Permit } from '../../src/budget.js'
 import { systemClock } from '../../src/clock.js'
 import type { Session } from '../../src/driver.js'
@@ -6,7 +7,13 @@ import type { DriverName, InstalledDriver } from '../../src/drivers/installed.js
 import { findDriver } from '../../src/drivers/load.js'
 import { mariadbDriver } from '../../src/drivers/mariadb.js'
 import { mysql2Driver } from '../../src/drivers/mysql2.js'
-import { availableServers, type ServerKind, type TestServer } from '../../src/testing/server.js'
+import {
+  availableServers,
+  startServer,
+  type ServerKind,
+  type ServerOptions,
+  type TestServer,
+} from '../../src/testing/server.js'
 
 export type { DriverName }
 
@@ -16,6 +23,20 @@ export const DRIVERS: readonly DriverName[] = ['mysql2', 'mariadb']
 export const PAIRS: { kind: ServerKind; name: DriverName }[] = availableServers().flatMap((kind) =>
   DRIVERS.map((name) => ({ kind, name })),
 )
+
+const servers = new Map<string, Promise<TestServer>>()
+
+/** One of its kind for a test file: both drivers are tried on the same servers, each with an account of its own. */
+export function sharedServer(kind: ServerKind, options: ServerOptions = {}): Promise<TestServer> {
+  const key = `${kind} ${options.tls ?? false}`
+  const server = servers.get(key) ?? startServer(kind, options)
+  servers.set(key, server)
+  return server
+}
+
+afterAll(async () => {
+  for (const server of servers.values()) await (await server)[Symbol.asyncDispose]()
+})
 
 /** Passwords of MySQL 9 travel over plain TCP only if the mariadb driver is allowed to ask for the server's key. */
 const driverOptions: Record<DriverName, Record<string, unknown>> = {

@@ -1,24 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Session, Statement } from '../../src/driver.js'
 import type { ConnectConfig } from '../../src/drivers/config.js'
 import { Fault } from '../../src/faults/fault.js'
 import { startRelay, type Relay } from '../../src/testing/relay.js'
-import { startServer, type Account, type ServerKind, type TestServer } from '../../src/testing/server.js'
-import { connect, PAIRS, untilBusy, Watch } from './drivers.js'
+import { type Account, type TestServer } from '../../src/testing/server.js'
+import { connect, PAIRS, sharedServer, untilBusy, Watch } from './drivers.js'
 import { cases, pipe, shown, type Outcome } from './piping.js'
-
-const servers = new Map<ServerKind, Promise<TestServer>>()
-
-function sharedServer(kind: ServerKind): Promise<TestServer> {
-  const server = servers.get(kind) ?? startServer(kind, { tls: true })
-  servers.set(kind, server)
-  return server
-}
-
-afterAll(async () => {
-  for (const server of servers.values()) await (await server)[Symbol.asyncDispose]()
-})
 
 /** What both drivers must do with statements that are sent before those ahead of them are answered, on every server. */
 describe.each(PAIRS)('$name pipelining on $kind', ({ kind, name }) => {
@@ -28,7 +16,7 @@ describe.each(PAIRS)('$name pipelining on $kind', ({ kind, name }) => {
   const open: Session[] = []
 
   beforeAll(async () => {
-    server = await sharedServer(kind)
+    server = await sharedServer(kind, { tls: true })
     account = await server.createAccount()
     await server.query(`CREATE TABLE ${account.database}.t (id INT PRIMARY KEY, j JSON)`)
   })
